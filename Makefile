@@ -1,0 +1,53 @@
+# Overcut's front door. Everything is installed inside this checkout: .tools, .venv and node_modules.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := .tools/uv-$(UV_VERSION)/bin/uv
+export UV_CACHE_DIR := $(CURDIR)/.tools/uv-cache
+export UV_PYTHON_DOWNLOADS := never
+export npm_config_cache := $(CURDIR)/.tools/npm-cache
+export npm_config_update_notifier := false
+# the CDK command line of today wants Node.js 22 or newer; without it, one comes from PyPI into .venv
+NODE_FITS := $(shell node -e 'process.exit(parseInt(process.versions.node) >= 22 ? 0 : 1)' 2>/dev/null && npm --version >/dev/null 2>&1 && echo yes)
+NODE_GROUP := $(if $(NODE_FITS),,--group node)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help: ## list what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/.ready node_modules/.ready ## install everything into this checkout
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Overcut needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv .tools/uv-$(UV_VERSION) || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@.tools/uv-$(UV_VERSION)/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --quiet --locked --python $(PYTHON) $(NODE_GROUP)
+	@touch $@
+
+node_modules/.ready: package.json package-lock.json .venv/.ready
+	PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@
+
+demo: setup ## deploy to the embedded cloud, stream a fault, see the text
+	.venv/bin/overcut demo
+
+test: setup ## run every test
+	.venv/bin/pytest
+
+check: setup ## format, lint, types, import contracts and every test: what CI runs
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	.venv/bin/pytest
+
+format: setup ## rewrite the code in the project's format
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+clean: ## remove everything that was installed or made here
+	rm -rf .tools .venv node_modules .overcut cdk.out dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
