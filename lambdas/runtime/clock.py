@@ -1,7 +1,7 @@
 """The one clock: every rule that asks how late it is takes `now` from here.
 
-On AWS it is the system's. On the embedded cloud it is a small file that the demonstration writes: an origin and a speed,
-so that readings of 2021 at a hundred times real time meet the very rules of production.
+On AWS it is the system's. On the embedded cloud it is a small file that the demonstration writes: an origin and a
+speed, so that readings of 2021 at a hundred times real time meet the very rules of production.
 """
 
 import json

@@ -1,0 +1,816 @@
+"""The sensors pipeline's stores: DynamoDB tables and the data bucket, one class each.
+
+StoreBusyError(RetryableError)      DynamoDB left items unprocessed until patience ran out
+HeadMovedError(RetryableError)      somebody else changed a sensor's incidents first: read again and decide again
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import ClientError
+
+from lambdas.runtime.attributes import Attributes, from_attributes, to_attribute, to_attributes
+from overcut import RetryableError
+from overcut.sensors.alerts import TextsOfOnePlace
+from overcut.sensors.cutoffs import Cutoff, UsualRange
+from overcut.sensors.incidents import (
+    Cause,
+    Change,
+    Equipment,
+    Head,
+    Incident,
+    IncidentState,
+    Text,
+    TextKind,
+    TextState,
+)
+from overcut.sensors.layout import bucket_of
+from overcut.sensors.readings import Reading, format_time, parse_time
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_s3 import S3Client
+
+WRITE_BATCH = 25  # the most that BatchWriteItem takes
+READ_BATCH = 100  # the most that BatchGetItem takes
+MAX_ATTEMPTS = 8
+
+Thing = TypeVar("Thing")
+
+
+class StoreBusyError(RetryableError):
+    """DynamoDB left items unprocessed until patience ran out."""
+
+
+class HeadMovedError(RetryableError):
+    """Somebody else changed this sensor's incidents first."""
+
+
+def _in_batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    remaining = iter(things)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _until_processed(call: Callable[[Any], Any], unprocessed: Any) -> None:
+    """Call until nothing is left unprocessed, waiting longer each time."""
+    for attempt in range(MAX_ATTEMPTS):
+        unprocessed = call(unprocessed)
+        if not unprocessed:
+            return
+        time.sleep(min(0.05 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))
+    raise StoreBusyError(f"DynamoDB left items unprocessed {MAX_ATTEMPTS} times; the table's capacity is too small")
+
+
+def _write_all(client: DynamoDBClient, table: str, items: Iterable[Attributes]) -> None:
+    for batch in _in_batches(items, WRITE_BATCH):
+        _until_processed(
+            lambda requests: client.batch_write_item(RequestItems=requests)["UnprocessedItems"],
+            {table: [{"PutRequest": {"Item": item}} for item in batch]},
+        )
+
+
+def _is_conditional(error: ClientError) -> bool:
+    return error.response["Error"]["Code"] in {
+        "ConditionalCheckFailedException",
+        "TransactionCanceledException",
+        "TransactionConflictException",
+    }
+
+
+@dataclass(frozen=True)
+class ReadingsStore:
+    """The Readings table: what every sensor measured, until its time to live is over."""
+
+    client: DynamoDBClient
+    table: str
+
+    def put(self, readings: Sequence[Reading], expiry: Callable[[datetime], int], threads: Executor) -> None:
+        """Store `readings`, no two of the same sensor and time.
+
+        An item is a function of its reading alone, so storing a reading again writes the same bytes.
+
+        Args:
+            expiry: seconds since 1970 at which a reading measured at a moment may go.
+            threads: where batches are written at once.
+
+        Raises:
+            StoreBusyError: some were not stored; storing all of them again is harmless.
+        """
+        items = [
+            {
+                "sensor_id": {"S": reading.sensor_id},
+                "measured_at": {"S": format_time(reading.measured_at)},
+                "values": {"M": {measure: {"N": repr(value)} for measure, value in reading.values.items()}},
+                "expires_at": {"N": str(expiry(reading.measured_at))},
+            }
+            for reading in readings
+        ]
+        for _ in threads.map(lambda batch: _write_all(self.client, self.table, batch), _in_batches(items, WRITE_BATCH)):
+            pass
+
+    def between(self, sensor_id: str, first: datetime, last: datetime) -> list[Reading]:
+        """A sensor's readings from `first` to `last`, both inclusive, in order."""
+        return list(
+            self._query(
+                KeyConditionExpression="sensor_id = :s AND measured_at BETWEEN :a AND :b",
+                ExpressionAttributeValues={
+                    ":s": {"S": sensor_id},
+                    ":a": {"S": format_time(first)},
+                    ":b": {"S": format_time(last)},
+                },
+            )
+        )
+
+    def since(self, sensor_id: str, first: datetime) -> list[Reading]:
+        """A sensor's readings from `first` on, in order."""
+        return self.between(sensor_id, first, datetime.max.replace(tzinfo=UTC))
+
+    def before(self, sensor_id: str, moment: datetime, count: int) -> list[Reading]:
+        """A sensor's last `count` readings before `moment`, in order."""
+        if not count:
+            return []
+        newest_first = self._query(
+            KeyConditionExpression="sensor_id = :s AND measured_at < :b",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":b": {"S": format_time(moment)}},
+            ScanIndexForward=False,
+            Limit=count,
+        )
+        return list(islice(newest_first, count))[::-1]
+
+    def _query(self, **query: Any) -> Iterator[Reading]:
+        for page in self.client.get_paginator("query").paginate(TableName=self.table, ConsistentRead=True, **query):
+            for item in page["Items"]:
+                yield reading_from_item(item)
+
+
+def reading_from_item(item: Mapping[str, Any]) -> Reading:
+    """The reading that an item of the Readings table, or of its stream, holds.
+
+    Raises:
+        KeyError, TypeError, ValueError, RefusedReadingError: it holds none.
+    """
+    return Reading(
+        item["sensor_id"]["S"],
+        parse_time(item["measured_at"]["S"]),
+        {measure: float(value["N"]) for measure, value in item["values"]["M"].items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """What is known of a sensor beside its readings.
+
+    Attributes:
+        kind: sensors of one kind share a forest; empty: those of one source with the same measures do.
+        measures: unit by measure.
+    """
+
+    sensor_id: str
+    source_id: str
+    measures: Mapping[str, str]
+    name: str = ""
+    customer: str = ""
+    site: str = ""
+    kind: str = ""
+
+    @property
+    def equipment(self) -> Equipment:
+        return Equipment(self.sensor_id, self.name or self.sensor_id, self.customer, self.site)
+
+
+@dataclass(frozen=True)
+class SensorsStore:
+    """The Sensors table: which sensors there are, whose, and where."""
+
+    client: DynamoDBClient
+    table: str
+
+    def get(self, sensor_id: str) -> Sensor:
+        """The sensor, by its id; one that nobody registered has just that id."""
+        found = self.client.get_item(TableName=self.table, Key={"sensor_id": {"S": sensor_id}}).get("Item")
+        return _sensor_from_item(found) if found else Sensor(sensor_id, "", {})
+
+    def all(self) -> Iterator[Sensor]:
+        """Every sensor, in no order."""
+        for page in self.client.get_paginator("scan").paginate(TableName=self.table):
+            yield from map(_sensor_from_item, page["Items"])
+
+    def ids_in_bucket(self, bucket: int) -> list[str]:
+        """The ids of the sensors whose readings are exported in `bucket`."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            IndexName="bucket",
+            KeyConditionExpression="#bucket = :b",
+            ExpressionAttributeNames={"#bucket": "bucket"},
+            ExpressionAttributeValues={":b": {"N": str(bucket)}},
+        )
+        return sorted(item["sensor_id"]["S"] for page in pages for item in page["Items"])
+
+    def registered(self, sensor_ids: Iterable[str]) -> set[str]:
+        """Those of `sensor_ids` that are in the table."""
+        found: set[str] = set()
+
+        def read(request: Any) -> Any:
+            answer = self.client.batch_get_item(RequestItems=request)
+            found.update(item["sensor_id"]["S"] for item in answer["Responses"].get(self.table, []))
+            return answer["UnprocessedKeys"]
+
+        for batch in _in_batches(sensor_ids, READ_BATCH):
+            keys = [{"sensor_id": {"S": sensor_id}} for sensor_id in batch]
+            _until_processed(read, {self.table: {"Keys": keys, "ProjectionExpression": "sensor_id"}})
+        return found
+
+    def register(self, sensor: Sensor, buckets: int) -> bool:
+        """Put a sensor that is not there yet; False, and nothing changed, when it is."""
+        try:
+            self.client.put_item(
+                TableName=self.table,
+                Item=_sensor_item(sensor, buckets),
+                ConditionExpression="attribute_not_exists(sensor_id)",
+            )
+        except ClientError as error:
+            if _is_conditional(error):
+                return False
+            raise
+        return True
+
+    def put(self, sensors: Iterable[Sensor], buckets: int) -> None:
+        """Put sensors, replacing those of the same ids."""
+        _write_all(self.client, self.table, (_sensor_item(sensor, buckets) for sensor in sensors))
+
+
+def _sensor_item(sensor: Sensor, buckets: int) -> Attributes:
+    return to_attributes({**asdict(sensor), "bucket": bucket_of(sensor.sensor_id, buckets)})
+
+
+def _sensor_from_item(item: Mapping[str, Any]) -> Sensor:
+    values = from_attributes(item)
+    values.pop("bucket", None)
+    return Sensor(**values)
+
+
+@dataclass(frozen=True)
+class CutoffsStore:
+    """The Cutoffs table: what every sensor is, and was, judged by. Only promoted cutoffs are in it."""
+
+    client: DynamoDBClient
+    table: str
+
+    def newest(self, sensor_id: str, count: int) -> list[Cutoff]:
+        """A sensor's last `count` cutoffs, newest first; some may not be in force yet."""
+        answer = self.client.query(
+            TableName=self.table,
+            KeyConditionExpression="sensor_id = :s",
+            ExpressionAttributeValues={":s": {"S": sensor_id}},
+            ScanIndexForward=False,
+            Limit=count,
+        )
+        return [_cutoff_from_item(item) for item in answer["Items"]]
+
+    def as_of(self, sensor_id: str, moment: datetime) -> list[Cutoff]:
+        """The sensor's cutoffs that may have been in force at `moment`, newest first: for readings from long ago."""
+        answer = self.client.query(
+            TableName=self.table,
+            KeyConditionExpression="sensor_id = :s AND trained_at <= :m",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":m": {"S": format_time(moment)}},
+            ScanIndexForward=False,
+            Limit=2,
+        )
+        return [_cutoff_from_item(item) for item in answer["Items"]]
+
+    def put(self, cutoffs: Iterable[Cutoff]) -> None:
+        _write_all(self.client, self.table, map(_cutoff_item, cutoffs))
+
+
+def _cutoff_item(cutoff: Cutoff) -> Attributes:
+    return to_attributes(
+        {
+            **asdict(cutoff),
+            "trained_at": format_time(cutoff.trained_at),
+            "effective_from": format_time(cutoff.effective_from),
+            "interval": cutoff.interval.total_seconds(),
+        }
+    )
+
+
+def _cutoff_from_item(item: Mapping[str, Any]) -> Cutoff:
+    values = from_attributes(item)
+    values["ranges"] = tuple(UsualRange(**one) for one in values["ranges"])
+    values["trained_at"] = parse_time(values["trained_at"])
+    values["effective_from"] = parse_time(values["effective_from"])
+    values["interval"] = timedelta(seconds=values["interval"])
+    values["reading_count"] = int(values["reading_count"])
+    return Cutoff(**values)
+
+
+@dataclass(frozen=True)
+class ModelEventsStore:
+    """The ModelEvents table: what every training did, and why."""
+
+    client: DynamoDBClient
+    table: str
+
+    def put(self, model_id: str, occurred_at: datetime, event: Mapping[str, Any]) -> None:
+        self.client.put_item(
+            TableName=self.table,
+            Item=to_attributes({**event, "model_id": model_id, "occurred_at": format_time(occurred_at)}),
+        )
+
+    def of(self, model_id: str) -> list[dict[str, Any]]:
+        """A model's events, oldest first."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            KeyConditionExpression="model_id = :m",
+            ExpressionAttributeValues={":m": {"S": model_id}},
+        )
+        return [from_attributes(item) for page in pages for item in page["Items"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How polling a source goes.
+
+    Attributes:
+        cursor: the last event id whose readings are stored; opaque, empty at the beginning.
+        connected_poll: the poll that connected last; an older one ends when it sees another's name here.
+    """
+
+    cursor: str = ""
+    connected_poll: str = ""
+    failures_in_a_row: int = 0
+    last_error: str = ""
+    last_success_at: str = ""
+    next_try_at: str = ""
+
+
+@dataclass(frozen=True)
+class SourcesStore:
+    """The Sources table: cursor and health of every source."""
+
+    client: DynamoDBClient
+    table: str
+
+    def get(self, source_id: str) -> Source:
+        answer = self.client.get_item(TableName=self.table, Key=self._key(source_id), ConsistentRead=True)
+        return _source_from_item(answer.get("Item", {}))
+
+    def connected(self, source_id: str, poll_id: str) -> None:
+        """A poll is reading the source's stream: the one before it may end."""
+        self._set(source_id, connected_poll=poll_id)
+
+    def advance(self, source_id: str, cursor: str, now: datetime) -> Source:
+        """Everything up to `cursor` is stored; the last writer wins, since a cursor has no order."""
+        return self._set(
+            source_id,
+            cursor=cursor,
+            last_success_at=format_time(now),
+            failures_in_a_row=0,
+            last_error="",
+            next_try_at="",
+        )
+
+    def failed(self, source_id: str, error: str, next_try_at: datetime, *, forget_cursor: bool = False) -> None:
+        """A poll failed: count it, and say when the next one is due."""
+        values = {"last_error": error, "next_try_at": format_time(next_try_at)}
+        if forget_cursor:
+            values["cursor"] = ""
+        names, assignments, placeholders = _assignments(values)
+        self.client.update_item(
+            TableName=self.table,
+            Key=self._key(source_id),
+            UpdateExpression=f"{assignments} ADD failures_in_a_row :one",
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues={**placeholders, ":one": {"N": "1"}},
+        )
+
+    def _set(self, source_id: str, **values: Any) -> Source:
+        names, assignments, placeholders = _assignments(values)
+        answer = self.client.update_item(
+            TableName=self.table,
+            Key=self._key(source_id),
+            UpdateExpression=assignments,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=placeholders,
+            ReturnValues="ALL_NEW",
+        )
+        return _source_from_item(answer["Attributes"])
+
+    @staticmethod
+    def _key(source_id: str) -> Attributes:
+        return {"source_id": {"S": source_id}}
+
+
+def _source_from_item(item: Mapping[str, Any]) -> Source:
+    values = from_attributes(item)
+    values.pop("source_id", None)
+    return Source(**{**values, "failures_in_a_row": int(values.get("failures_in_a_row", 0))})
+
+
+def _assignments(values: Mapping[str, Any]) -> tuple[dict[str, str], str, Attributes]:
+    """Names, a SET expression and values that give an item's attributes `values`."""
+    names = {f"#{k}": name for k, name in enumerate(values)}
+    expression = "SET " + ", ".join(f"#{k} = :{k}" for k in range(len(values)))
+    return names, expression, {f":{k}": to_attribute(value) for k, value in enumerate(values.values())}
+
+
+@dataclass(frozen=True)
+class PendingExportsStore:
+    """The PendingExports table: hours to export again, because a reading of theirs came after they had ended."""
+
+    client: DynamoDBClient
+    table: str
+
+    def mark(self, hours: Iterable[tuple[int, datetime]], mark: str) -> None:
+        """Mark (bucket, hour) pairs, each with the mark of this moment."""
+        _write_all(
+            self.client,
+            self.table,
+            (
+                to_attributes({"bucket": bucket, "hour": format_time(hour), "mark": mark})
+                for bucket, hour in sorted(set(hours))
+            ),
+        )
+
+    def of(self, bucket: int) -> list[tuple[datetime, str]]:
+        """A bucket's pending hours with their marks, oldest first."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="#bucket = :b",
+            ExpressionAttributeNames={"#bucket": "bucket"},
+            ExpressionAttributeValues={":b": {"N": str(bucket)}},
+        )
+        return [(parse_time(item["hour"]["S"]), item["mark"]["S"]) for page in pages for item in page["Items"]]
+
+    def clear(self, bucket: int, hour: datetime, mark: str) -> None:
+        """The hour is exported; it stays pending if it was marked again meanwhile."""
+        try:
+            self.client.delete_item(
+                TableName=self.table,
+                Key=to_attributes({"bucket": bucket, "hour": format_time(hour)}),
+                ConditionExpression="#mark = :mark",
+                ExpressionAttributeNames={"#mark": "mark"},
+                ExpressionAttributeValues={":mark": {"S": mark}},
+            )
+        except ClientError as error:
+            if not _is_conditional(error):
+                raise
+
+
+@dataclass(frozen=True)
+class IncidentsStore:
+    """The Incidents table: incidents, one head item a sensor and kind, and who may be texted when.
+
+    It is the `TextStore` of `overcut.sensors.alerts` as well.
+    """
+
+    client: DynamoDBClient
+    table: str
+
+    # --- deciding ---
+
+    def head(self, sensor_id: str, kind: str) -> Head | None:
+        """The sensor's head as of now."""
+        answer = self.client.get_item(TableName=self.table, Key=_head_key(sensor_id, kind), ConsistentRead=True)
+        return _head_from_item(answer["Item"]) if "Item" in answer else None
+
+    def open(self, incident: Incident, change: Change) -> None:
+        """Put a new incident and move the head to it, both or neither.
+
+        Raises:
+            HeadMovedError: the head is not what the change was decided on.
+        """
+        item = to_attributes({**_incident_values(incident), "attention": "yes"})
+        put = {"TableName": self.table, "Item": item, "ConditionExpression": "attribute_not_exists(sensor_id)"}
+        self._with_head(incident.equipment.sensor_id, incident.kind, change, {"Put": put})
+
+    def update(self, sensor_id: str, kind: str, change: Change, **values: Any) -> None:
+        """Change the head's incident and the head, both or neither.
+
+        Args:
+            values: attributes to give the incident; a text is given by its key, under `texts`.
+
+        Raises:
+            HeadMovedError: the head is not what the change was decided on.
+        """
+        texts = values.pop("texts", {})
+        names, expression, placeholders = _assignments(values)
+        for k, (key, text) in enumerate(texts.items()):
+            names |= {"#texts": "texts", f"#t{k}": key}
+            expression += f", #texts.#t{k} = :t{k}"
+            placeholders[f":t{k}"] = to_attribute(_text_values(text))
+        update = {
+            "TableName": self.table,
+            "Key": to_attributes({"sensor_id": sensor_id, "opened_at": format_time(change.episode.opened_at)}),
+            "UpdateExpression": expression,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": placeholders,
+            "ConditionExpression": "attribute_exists(sensor_id)",
+        }
+        self._with_head(sensor_id, kind, change, {"Update": update})
+
+    def _with_head(self, sensor_id: str, kind: str, change: Change, action: dict[str, Any]) -> None:
+        if change.head is None:
+            raise ValueError(f"a change of kind {change.kind} moves no head")
+        put_head: dict[str, Any] = {
+            "TableName": self.table,
+            "Item": _head_item(sensor_id, kind, change.head),
+            "ConditionExpression": "attribute_not_exists(sensor_id) OR version = :version",
+            "ExpressionAttributeValues": {":version": {"N": str(change.head.version - 1)}},
+        }
+        if change.head.version == 1:
+            put_head["ConditionExpression"] = "attribute_not_exists(sensor_id)"
+            del put_head["ExpressionAttributeValues"]
+        both: list[Any] = [action, {"Put": put_head}]
+        try:
+            self.client.transact_write_items(TransactItems=both)
+        except ClientError as error:
+            if _is_conditional(error):
+                raise HeadMovedError(f"the head of {sensor_id} is not at version {change.head.version - 1}") from error
+            raise
+
+    def record_missed(self, incident: Incident, recovery: timedelta) -> None:
+        """Keep an incident of a past that a later one has overtaken; one of that time that is kept already grows."""
+        first, last = incident.first_anomalous_at, incident.last_anomalous_at
+        for known in self.of(incident.equipment.sensor_id, first - recovery * 2, last + recovery * 2):
+            near = known.first_anomalous_at - last < recovery and first - known.last_anomalous_at < recovery
+            if known.kind == incident.kind and near:
+                names, expression, placeholders = _assignments(
+                    {
+                        "first_anomalous_at": format_time(min(known.first_anomalous_at, first)),
+                        "last_anomalous_at": format_time(max(known.last_anomalous_at, last)),
+                    }
+                )
+                self.client.update_item(
+                    TableName=self.table,
+                    Key=_incident_key(known),
+                    UpdateExpression=expression,
+                    ExpressionAttributeNames=names,
+                    ExpressionAttributeValues=placeholders,
+                )
+                return
+        self.client.put_item(TableName=self.table, Item=to_attributes(_incident_values(incident)))
+
+    # --- reading ---
+
+    def get(self, sensor_id: str, opened_at: datetime) -> Incident | None:
+        """One incident as of now."""
+        key = to_attributes({"sensor_id": sensor_id, "opened_at": format_time(opened_at)})
+        answer = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
+        return incident_from_item(answer["Item"]) if "Item" in answer else None
+
+    def of(self, sensor_id: str, first: datetime, last: datetime) -> list[Incident]:
+        """A sensor's incidents opened from `first` to `last`, in order."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="sensor_id = :s AND opened_at BETWEEN :a AND :b",
+            ExpressionAttributeValues={
+                ":s": {"S": sensor_id},
+                ":a": {"S": format_time(first)},
+                ":b": {"S": format_time(last)},
+            },
+        )
+        return [incident_from_item(item) for page in pages for item in page["Items"]]
+
+    def needing_attention(self) -> Iterator[Incident]:
+        """Every incident that is open or owes a text, as of now."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            IndexName="attention",
+            KeyConditionExpression="attention = :yes",
+            ExpressionAttributeValues={":yes": {"S": "yes"}},
+        )
+        keys = ({"sensor_id": i["sensor_id"], "opened_at": i["opened_at"]} for page in pages for i in page["Items"])
+        for batch in _in_batches(keys, READ_BATCH):
+            found: list[Attributes] = []
+
+            def read(request: Any, found: list[Attributes] = found) -> Any:
+                answer = self.client.batch_get_item(RequestItems=request)
+                found.extend(answer["Responses"].get(self.table, []))
+                return answer["UnprocessedKeys"]
+
+            _until_processed(read, {self.table: {"Keys": batch, "ConsistentRead": True}})
+            yield from map(incident_from_item, found)
+
+    def settle(self, incident: Incident) -> None:
+        """Take an incident that is over, and was told to everybody, off the list of those that need attention."""
+        pending = {f":{state}": {"S": state.value} for state in (TextState.OWED, TextState.SENDING, TextState.WAITING)}
+        keys = {f"#t{k}": key for k, key in enumerate(incident.texts)}
+        conditions = ["#state <> :open", *(f"NOT texts.{name}.#state IN ({', '.join(pending)})" for name in keys)]
+        self._conditionally(
+            TableName=self.table,
+            Key=_incident_key(incident),
+            UpdateExpression="REMOVE attention",
+            ConditionExpression=" AND ".join(conditions),
+            ExpressionAttributeNames={"#state": "state", **keys},
+            ExpressionAttributeValues={":open": {"S": IncidentState.OPEN}, **(pending if keys else {})},
+        )
+
+    # --- texting ---
+
+    def permit(self, group: TextsOfOnePlace, now: datetime, group_for: timedelta) -> bool:
+        key = {"sensor_id": f"#texts#{group.contact_id}#{group.place}", "opened_at": str(group.kind)}
+        first = group.incidents[0]
+        return self._conditionally(
+            TableName=self.table,
+            Key=to_attributes(key),
+            UpdateExpression="SET last_at = :now, granted_to = :me",
+            ConditionExpression="attribute_not_exists(last_at) OR last_at <= :earlier OR granted_to = :me",
+            ExpressionAttributeValues=to_attributes(
+                {
+                    ":now": format_time(now),
+                    ":earlier": format_time(now - group_for),
+                    ":me": f"{first.equipment.sensor_id} {format_time(first.opened_at)}",
+                }
+            ),
+        )
+
+    def claim(self, incident: Incident, text_key: str, wall_now: int, claimed_until: int) -> bool:
+        return self._conditionally(
+            **self._of_text(incident, text_key),
+            UpdateExpression="SET texts.#text.#state = :sending, texts.#text.claimed_until = :until",
+            ConditionExpression=(
+                "texts.#text.#state = :owed OR (texts.#text.#state = :sending AND texts.#text.claimed_until < :now)"
+            ),
+            ExpressionAttributeValues=to_attributes(
+                {
+                    ":sending": TextState.SENDING,
+                    ":owed": TextState.OWED,
+                    ":now": wall_now,
+                    ":until": claimed_until,
+                }
+            ),
+        )
+
+    def release(self, incident: Incident, text_key: str) -> None:
+        self._conditionally(
+            **self._of_text(incident, text_key),
+            UpdateExpression="SET texts.#text.#state = :owed",
+            ConditionExpression="texts.#text.#state = :sending",
+            ExpressionAttributeValues=to_attributes({":owed": TextState.OWED, ":sending": TextState.SENDING}),
+        )
+
+    def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
+        self.client.update_item(
+            **self._of_text(incident, text_key),
+            UpdateExpression=(
+                "SET texts.#text.#state = :sent, texts.#text.message_id = :id,"
+                " texts.#text.body = :body, texts.#text.sent_at = :now"
+            ),
+            ExpressionAttributeValues=to_attributes(
+                {":sent": TextState.SENT, ":id": message_id, ":body": body, ":now": format_time(now)}
+            ),
+        )
+
+    def owe_waiting(self, incident: Incident) -> None:
+        """The sensor's readings are fresh again and the incident is still open: its waiting texts are owed."""
+        for key, text in incident.texts.items():
+            if text.state is TextState.WAITING:
+                self._conditionally(
+                    **self._of_text(incident, key),
+                    UpdateExpression="SET texts.#text.#state = :owed",
+                    ConditionExpression="texts.#text.#state = :waiting",
+                    ExpressionAttributeValues=to_attributes({":owed": TextState.OWED, ":waiting": TextState.WAITING}),
+                )
+
+    def _of_text(self, incident: Incident, text_key: str) -> dict[str, Any]:
+        return {
+            "TableName": self.table,
+            "Key": _incident_key(incident),
+            "ExpressionAttributeNames": {"#text": text_key, "#state": "state"},
+        }
+
+    def _conditionally(self, **update: Any) -> bool:
+        try:
+            self.client.update_item(**update)
+        except ClientError as error:
+            if _is_conditional(error):
+                return False
+            raise
+        return True
+
+
+def _head_key(sensor_id: str, kind: str) -> Attributes:
+    return to_attributes({"sensor_id": sensor_id, "opened_at": f"head#{kind}"})
+
+
+def _head_item(sensor_id: str, kind: str, head: Head) -> Attributes:
+    return _head_key(sensor_id, kind) | to_attributes(
+        {
+            "version": head.version,
+            "incident_opened_at": format_time(head.opened_at),
+            "first_anomalous_at": format_time(head.first_anomalous_at),
+            "last_anomalous_at": format_time(head.last_anomalous_at),
+            "recovered_at": format_time(head.recovered_at) if head.recovered_at else None,
+            "is_contradicted": head.is_contradicted,
+        }
+    )
+
+
+def _head_from_item(item: Mapping[str, Any]) -> Head:
+    values = from_attributes(item)
+    return Head(
+        version=int(values["version"]),
+        opened_at=parse_time(values["incident_opened_at"]),
+        first_anomalous_at=parse_time(values["first_anomalous_at"]),
+        last_anomalous_at=parse_time(values["last_anomalous_at"]),
+        recovered_at=parse_time(values["recovered_at"]) if "recovered_at" in values else None,
+        is_contradicted=values["is_contradicted"],
+    )
+
+
+def _incident_key(incident: Incident) -> Attributes:
+    return to_attributes({"sensor_id": incident.equipment.sensor_id, "opened_at": format_time(incident.opened_at)})
+
+
+def _incident_values(incident: Incident) -> dict[str, Any]:
+    return {
+        "sensor_id": incident.equipment.sensor_id,
+        "opened_at": format_time(incident.opened_at),
+        "reference": incident.reference,
+        "equipment": asdict(incident.equipment),
+        "kind": incident.kind,
+        "state": incident.state.value,
+        "first_anomalous_at": format_time(incident.first_anomalous_at),
+        "last_anomalous_at": format_time(incident.last_anomalous_at),
+        "recovered_at": format_time(incident.recovered_at) if incident.recovered_at else None,
+        "anomalous_minutes": incident.anomalous_minutes,
+        "cause": asdict(incident.cause),
+        "texts": {key: _text_values(text) for key, text in incident.texts.items()},
+    }
+
+
+def _text_values(text: Text) -> dict[str, Any]:
+    return {"kind": text.kind.value, "contact_id": text.contact_id, "state": text.state.value}
+
+
+def incident_from_item(item: Mapping[str, Any]) -> Incident:
+    """The incident that an item of the Incidents table holds."""
+    values = from_attributes(item)
+    return Incident(
+        equipment=Equipment(**values["equipment"]),
+        kind=values["kind"],
+        state=IncidentState(values["state"]),
+        opened_at=parse_time(values["opened_at"]),
+        first_anomalous_at=parse_time(values["first_anomalous_at"]),
+        last_anomalous_at=parse_time(values["last_anomalous_at"]),
+        recovered_at=parse_time(values["recovered_at"]) if "recovered_at" in values else None,
+        anomalous_minutes=int(values["anomalous_minutes"]) if "anomalous_minutes" in values else None,
+        cause=Cause(**values["cause"]),
+        texts={
+            key: Text(
+                kind=TextKind(text["kind"]),
+                contact_id=text["contact_id"],
+                state=TextState(text["state"]),
+                claimed_until=int(text.get("claimed_until", 0)),
+                message_id=text.get("message_id", ""),
+            )
+            for key, text in values["texts"].items()
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedEvent:
+    """An event that cannot be a reading, as it came."""
+
+    raw: str
+    reason: str
+    event_id: str
+
+
+@dataclass(frozen=True)
+class DataBucket:
+    """The data bucket: exported readings, forests, and what could not be read."""
+
+    client: S3Client
+    bucket: str
+
+    def quarantine(self, source_id: str, events: Sequence[QuarantinedEvent], now: datetime) -> None:
+        """Keep `events` as JSON Lines in one object, whose key is a function of them."""
+        body = "".join(json.dumps(asdict(event)) + "\n" for event in events).encode()
+        name = hashlib.sha256(body).hexdigest()[:32]
+        self.put(f"quarantine/dt={now:%Y-%m-%d}/{source_id}/{name}.jsonl", body)
+
+    def put(self, key: str, body: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def get(self, key: str) -> bytes:
+        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with `prefix`, in order."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]

@@ -1,0 +1,287 @@
+"""Alerts: who is told of an incident, in which words, and when.
+
+Every text fits one GSM-7 segment, 160 characters of the basic set (3GPP TS 23.038): a longer one, or one with a single
+character outside the set, is billed and delivered in parts.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from overcut import OvercutError, RetryableError
+from overcut.sensors.incidents import Incident, IncidentState, Text, TextKind, TextState
+
+SEGMENT_LENGTH = 160
+# ASCII that is in GSM-7's basic set; `^{}\[~]|` cost two characters each and "`" is not in it at all
+_PLAIN = frozenset("".join(map(chr, range(32, 127)))) - frozenset("^{}\\[~]|`")
+_SPELLED = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"})
+
+
+def to_gsm7(text: str) -> str:
+    """`text` in characters that take one place each in a segment: accents dropped, control characters as spaces,
+    brackets as parentheses, the rest as `?`."""
+    spelled = text.translate(_SPELLED).replace("°", "").translate(str.maketrans("{}[]’‘", "()()''"))
+    decomposed = unicodedata.normalize("NFKD", spelled)
+    plain = (" " if unicodedata.category(c) == "Cc" else c for c in decomposed if not unicodedata.combining(c))
+    return "".join(c if c in _PLAIN else "?" for c in plain)
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Somebody who is texted. The phone number is known to the topic's subscription alone.
+
+    Attributes:
+        customers, sites: whose equipment, and where; an empty one means any.
+    """
+
+    contact_id: str
+    customers: frozenset[str] = frozenset()
+    sites: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_setting(cls, setting: Mapping[str, Any]) -> "Contact":
+        """A contact as the stage gives it: `{"contact_id": ..., "customers": [...], "sites": [...]}`."""
+        return cls(setting["contact_id"], frozenset(setting.get("customers", ())), frozenset(setting.get("sites", ())))
+
+
+def contacts_for(customer: str, site: str, contacts: Iterable[Contact], default_contact: str) -> list[str]:
+    """The ids of those to text about equipment of `customer` at `site`; the default contact where there is nobody else.
+
+    A contact without customers and sites is only ever the default.
+    """
+    found = [
+        contact.contact_id
+        for contact in contacts
+        if (contact.customers or contact.sites)
+        and (not contact.customers or customer in contact.customers)
+        and (not contact.sites or site in contact.sites)
+    ]
+    return found or [default_contact]
+
+
+def first_text_state(
+    *, opened_at: datetime, is_open: bool, newest_at: datetime, written_at: datetime, stale_after: timedelta
+) -> TextState:
+    """What becomes of a new incident's alerts.
+
+    Args:
+        opened_at: the minute that completed the run.
+        is_open: the readings at hand do not show a recovery.
+        newest_at: the sensor's newest reading.
+        written_at: when that reading came.
+    """
+    if written_at - opened_at <= stale_after:
+        return TextState.OWED
+    if not is_open:
+        return TextState.DIGEST
+    return TextState.OWED if written_at - newest_at <= stale_after else TextState.WAITING
+
+
+def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
+    """The text about `incidents`, which are of one site: one segment.
+
+    Raises:
+        ValueError: there is no incident.
+    """
+    if not incidents:
+        raise ValueError("a text is about at least one incident")
+    first = min(incidents, key=lambda incident: incident.first_anomalous_at)
+    if len(incidents) > 1:
+        return _compose_many(incidents, first, kind)
+    if kind is TextKind.ALERT:
+        start = "ALERT "
+        cause = first.cause
+        rest = (
+            f": {_short(cause.measure, 24)} {_number(cause.value)}{_unit(cause.unit)}, usual {_number(cause.usual_low)}"
+            f" to {_number(cause.usual_high)}, since {_clock(first.first_anomalous_at)} UTC. Ref {first.reference}"
+        )
+    else:
+        start = "OK AGAIN "
+        rest = (
+            f": usual values since {_clock(first.last_anomalous_at)} UTC. The fault began"
+            f" {_clock(first.first_anomalous_at)}. Ref {first.reference}"
+        )
+    return start + _equipment(first, SEGMENT_LENGTH - len(start) - len(rest)) + rest
+
+
+def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind) -> str:
+    site = _short(first.equipment.site or "no site", 24)
+    what = "also abnormal" if kind is TextKind.ALERT else "OK again"
+    start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(incidents)} units {what}: "
+    rest = f", since {_clock(first.first_anomalous_at)} UTC. Ref {first.reference}"
+    room = SEGMENT_LENGTH - len(start) - len(rest)
+    names = [_short(incident.equipment.name, 24) for incident in incidents]
+    shown = names
+    while shown and len(_listed(shown, len(names))) > room:
+        shown = shown[:-1]
+    return start + _listed(shown, len(names)) + rest
+
+
+def _listed(shown: Sequence[str], total: int) -> str:
+    more = [f"{total - len(shown)} more"] if total > len(shown) else []
+    return ", ".join([*shown, *more])
+
+
+def _equipment(incident: Incident, room: int) -> str:
+    equipment = incident.equipment
+    site = equipment.site or "no site yet"
+    name_room = max(room - len(", ") - min(len(to_gsm7(site)), room // 3), 1)
+    name = _short(equipment.name, name_room)
+    return f"{name}, {_short(site, room - len(name) - 2)}"
+
+
+def _short(text: str, room: int) -> str:
+    plain = to_gsm7(text)
+    return plain if len(plain) <= room else plain[: max(room - 2, 0)] + ".."[:room]
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 0.01:
+        return f"{value:.2e}"
+    return f"{value:.0f}" if size >= 1000 else f"{value:.1f}" if size >= 1 or size == 0 else f"{value:.2f}"
+
+
+def _unit(unit: str) -> str:
+    return f" {_short(unit, 8)}" if unit else ""
+
+
+def _clock(moment: datetime) -> str:
+    return moment.strftime("%H:%M")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sending: decide, then act
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class TextRefusedError(OvercutError):
+    """The service answered, and did not take the text: it is owed as before."""
+
+
+class TextUncertainError(RetryableError):
+    """The service did not answer: it may have taken the text. The claim is left to expire."""
+
+
+@dataclass(frozen=True)
+class TextsOfOnePlace:
+    """Texts of one kind to one contact about one place: what may be sent as one."""
+
+    contact_id: str
+    place: str
+    kind: TextKind
+    incidents: tuple[Incident, ...]
+
+
+def texts_to_send(incidents: Iterable[Incident], wall_now: int) -> list[TextsOfOnePlace]:
+    """The texts that `incidents` owe, alerts before recoveries.
+
+    A claim that ran out is owed again: its sender is dead. A recovery waits until its alert was sent.
+
+    Args:
+        wall_now: the machine's time in seconds since 1970, which claims are measured in: a sender lives in it.
+    """
+    owed: dict[tuple[TextKind, str, str], list[Incident]] = {}
+    for incident in sorted(incidents, key=lambda incident: incident.opened_at):
+        for text in incident.texts.values():
+            expired = text.state is TextState.SENDING and text.claimed_until < wall_now
+            if not expired and text.state is not TextState.OWED:
+                continue
+            if text.kind is TextKind.RECOVERY and not _was_alerted(incident.texts, text.contact_id):
+                continue
+            owed.setdefault((text.kind, text.contact_id, incident.equipment.place), []).append(incident)
+    return [
+        TextsOfOnePlace(contact_id, place, kind, tuple(group))
+        for (kind, contact_id, place), group in sorted(owed.items())
+    ]
+
+
+def _was_alerted(texts: Mapping[str, Text], contact_id: str) -> bool:
+    alert = texts.get(Text(TextKind.ALERT, contact_id, TextState.OWED).text_key)
+    return alert is not None and alert.state is TextState.SENT
+
+
+class TextStore(Protocol):
+    """Keeps what was promised and what was done about it."""
+
+    def permit(self, group: TextsOfOnePlace, now: datetime, group_for: timedelta) -> bool:
+        """Whether this place's contact may be texted now; at most one text in `group_for`, and asking again for the
+        same incident gives the same answer."""
+
+    def claim(self, incident: Incident, text_key: str, wall_now: int, claimed_until: int) -> bool:
+        """Take an owed text, or one whose claim ran out, for this sender alone."""
+
+    def release(self, incident: Incident, text_key: str) -> None:
+        """Give a claimed text back: it is owed again."""
+
+    def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
+        """The text has left."""
+
+
+class Phone(Protocol):
+    """Sends one text."""
+
+    def send(self, contact_id: str, body: str) -> str:
+        """Send `body` and return the service's message id.
+
+        Raises:
+            TextRefusedError: it was not taken.
+            TextUncertainError: it may have been taken.
+        """
+
+
+class SendOutcome(StrEnum):
+    SENT = "sent"
+    GROUPED = "grouped"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+
+
+def send_texts(
+    incidents: Iterable[Incident],
+    *,
+    store: TextStore,
+    phone: Phone,
+    now: datetime,
+    wall_now: int,
+    group_for: timedelta,
+    claim_seconds: int,
+) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
+    """Send what `incidents` owe: claim, send, record, one text after the other.
+
+    The first text of a place and contact leaves at once; more within `group_for` stay owed, for the sweep to send as
+    one. None is lost; one is doubled only when a sender dies, or the service does not answer, after it took the text.
+    """
+    outcomes = []
+    for group in texts_to_send(incidents, wall_now):
+        if not store.permit(group, now, group_for):
+            outcomes.append((group, SendOutcome.GROUPED))
+            continue
+        key = Text(group.kind, group.contact_id, TextState.OWED).text_key
+        mine = [i for i in group.incidents if store.claim(i, key, wall_now, wall_now + claim_seconds)]
+        if not mine:
+            continue
+        body = compose(mine, group.kind)
+        claimed = replace(group, incidents=tuple(mine))
+        try:
+            message_id = phone.send(group.contact_id, body)
+        except TextRefusedError:
+            for incident in mine:
+                store.release(incident, key)
+            outcomes.append((claimed, SendOutcome.REFUSED))
+        except TextUncertainError:
+            outcomes.append((claimed, SendOutcome.UNCERTAIN))
+        else:
+            for incident in mine:
+                store.mark_sent(incident, key, message_id, body, now)
+            outcomes.append((claimed, SendOutcome.SENT))
+    return outcomes
+
+
+def needs_attention(incident: Incident) -> bool:
+    """Whether an incident is open, or still owes somebody a text."""
+    pending = {TextState.OWED, TextState.SENDING, TextState.WAITING}
+    return incident.state is IncidentState.OPEN or any(text.state in pending for text in incident.texts.values())

@@ -1,0 +1,69 @@
+"""Sources: what a stream of one vendor calls the three things a reading needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.parser import ParsedResult
+
+from overcut import RefusedError
+from overcut.sensors.readings import Reading, RefusedReadingError, make_reading, parse_event
+
+
+class FieldMappingError(RefusedError):
+    """An expression of a field mapping is not JMESPath."""
+
+
+@dataclass(frozen=True)
+class FieldMapping:
+    """Where a source's events hold the parts of a reading: one JMESPath expression each.
+
+    `values` must give an object of numbers by measure; a vendor's own names are brought to measures by a multiselect
+    hash, for example `{temperature: data.t1, humidity: data.rh}`. Syntax: https://jmespath.org/specification.html
+
+    Attributes:
+        measures: the unit of each measure the source may send.
+    """
+
+    measures: Mapping[str, str] = field(hash=False)
+    sensor_id: str = "sensor_id"
+    measured_at: str = "measured_at"
+    values: str = "values"
+
+    @cached_property
+    def _expressions(self) -> tuple[ParsedResult, ParsedResult, ParsedResult]:
+        compiled = []
+        for name in ("sensor_id", "measured_at", "values"):
+            try:
+                compiled.append(jmespath.compile(getattr(self, name)))
+            except JMESPathError as error:
+                raise FieldMappingError(f"{name} is not a JMESPath expression: {error}") from None
+        return compiled[0], compiled[1], compiled[2]
+
+    def check(self) -> None:
+        """Compile every expression.
+
+        Raises:
+            FieldMappingError: naming the one that is not JMESPath.
+        """
+        _ = self._expressions
+
+    def read(self, data: str, now: datetime) -> Reading:
+        """The reading that one event's data holds.
+
+        Raises:
+            RefusedReadingError: with the reason, when it cannot be one.
+        """
+        event = parse_event(data)
+        sensor_id, measured_at, values = self._expressions
+        try:
+            parts = [expression.search(event) for expression in (sensor_id, measured_at, values)]
+        except JMESPathError as error:
+            raise RefusedReadingError(f"the field mapping does not fit the event: {error}") from None
+        for name, part in zip(("sensor_id", "measured_at", "values"), parts, strict=True):
+            if part is None:
+                raise RefusedReadingError(f"the event has no {name} (looked for {getattr(self, name)})")
+        return make_reading(parts[0], parts[1], parts[2], measures=self.measures, now=now)
