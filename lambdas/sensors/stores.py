@@ -344,6 +344,8 @@ class Source:
     Attributes:
         cursor: the last event id whose readings are stored; opaque, empty at the beginning.
         connected_poll: the poll that connected last; an older one ends when it sees another's name here.
+        next_try_at: after a failure, when the next poll is due.
+        stay_away_until: set when the source asked its clients to stop for now.
     """
 
     cursor: str = ""
@@ -352,6 +354,7 @@ class Source:
     last_error: str = ""
     last_success_at: str = ""
     next_try_at: str = ""
+    stay_away_until: str = ""
 
 
 @dataclass(frozen=True)
@@ -380,11 +383,16 @@ class SourcesStore:
             next_try_at="",
         )
 
-    def failed(self, source_id: str, error: str, next_try_at: datetime, *, forget_cursor: bool = False) -> None:
+    def failed(
+        self, source_id: str, error: str, next_try_at: datetime, *, stay_away: bool = False, forget_cursor: bool = False
+    ) -> None:
         """A poll failed: count it, and say when the next one is due."""
-        values = {"last_error": error, "next_try_at": format_time(next_try_at)}
-        if forget_cursor:
-            values["cursor"] = ""
+        values = {
+            "last_error": error,
+            "next_try_at": format_time(next_try_at),
+            "stay_away_until": format_time(next_try_at) if stay_away else "",
+            **({"cursor": ""} if forget_cursor else {}),
+        }
         names, assignments, placeholders = _assignments(values)
         self.client.update_item(
             TableName=self.table,

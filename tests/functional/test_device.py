@@ -58,11 +58,12 @@ class Client:
 
     def event(self) -> tuple[str, Any]:
         """The id and the JSON value of the next event; comments and `retry` are passed over."""
-        while lines := self.block():
+        until = time.monotonic() + 5
+        while (lines := self.block()) and time.monotonic() < until:
             if lines[0].startswith("id: "):
                 assert [line.partition(": ")[0] for line in lines] == ["id", "data"]
                 return lines[0][4:], json.loads(lines[1][6:])
-        raise AssertionError("the stream ended")
+        raise AssertionError("the stream ended, or had no event for five seconds")
 
     def ids(self, count: int) -> list[int]:
         return [int(self.event()[0]) for _ in range(count)]
@@ -115,7 +116,9 @@ def test_the_stream_is_these_bytes(clock: FileClock) -> None:
             connection.sendall(b"GET /events HTTP/1.1\r\nHost: device\r\n\r\n")
             received = b""
             while b": heartbeat" not in received:
-                received += connection.recv(4096)
+                part = connection.recv(4096)
+                assert part, f"the stream ended: {received!r}"
+                received += part
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     for header in (b"Content-Type: text/event-stream", b"Cache-Control: no-store", b"Transfer-Encoding: chunked"):
@@ -213,7 +216,7 @@ def test_stop_ends_the_streams_in_order_and_frees_the_port(clock: FileClock, con
     device.stop()
     device.stop()
     assert time.monotonic() - began < 1.5
-    assert client.block() == []  # the last chunk came: http.client would raise IncompleteRead without it
+    assert client.response.read() == b""  # the last chunk came: http.client raises IncompleteRead without it
     assert eventually(lambda: threading.active_count() == before)
     port = urlsplit(device.url).port or 0
     with Device(readings(1), clock, port=port) as again:

@@ -103,7 +103,8 @@ class Deployment:
     ) -> None:
         log = self.state / f"cdk-{command}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        (_TOOLS / "tmp").mkdir(parents=True, exist_ok=True)
+        for folder_of_tools in (_TOOLS / "tmp", _TOOLS / "home"):
+            folder_of_tools.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             done = subprocess.run(
                 [_CLI, command, "--no-notices", "--no-version-reporting", "--ci", "--no-color", *options],
@@ -118,16 +119,22 @@ class Deployment:
             raise DeployError(f"cdk {command} ended with exit code {done.returncode}.\n{tail(log)}")
 
     def _environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        home = Path.home()
         return {
+            # what a person has set up for package indexes stays in reach of the bundling
+            "XDG_CONFIG_HOME": str(home / ".config"),
+            "NETRC": str(home / ".netrc"),
+            "UV_CACHE_DIR": str(_TOOLS / "uv-cache"),
             **without_aws(environ),
             **client_environment(self.url, self.region),
             "PATH": f"{CHECKOUT / '.venv' / 'bin'}{os.pathsep}{environ['PATH']}",
+            # the construct library keeps a cache in the home folder and cannot be told another one
+            "HOME": str(_TOOLS / "home"),
             "CDK_HOME": str(_TOOLS / "cdk"),
             "CDK_DISABLE_CLI_TELEMETRY": "true",
             "CDK_DISABLE_VERSION_CHECK": "true",
             "CDK_DISABLE_LEGACY_EXPORT_WARNING": "1",
             "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(_TOOLS / "jsii"),
             "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(_TOOLS / "tmp"),
         }

@@ -3,6 +3,7 @@
 A person's own AWS profile, keys, region and proxies stay outside: nothing started here can reach a real account.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,4 +71,4 @@ def emulator_environment(state: Path, port: int, environ: Mapping[str, str]) -> 
 
 def edition(state: Path) -> str:
     """The name under which the cloud of a state folder answers."""
-    return f"overcut {state}"
+    return f"overcut-{hashlib.sha256(os.fsencode(state)).hexdigest()[:16]}"

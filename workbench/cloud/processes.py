@@ -1,15 +1,14 @@
 """Starting, finding and ending an embedded cloud: an AWS emulator with its functions and training jobs on loopback."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 from workbench.cloud.environment import LOOPBACK, edition
 from workbench.cloud.state import AlreadyRunningError, CloudError, Running, running_in
@@ -17,6 +16,7 @@ from workbench.cloud.state import AlreadyRunningError, CloudError, Running, runn
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 _UP_WITHIN_SECONDS = 60.0
+_ANSWERS_WITHIN_SECONDS = 2.0
 _DOWN_WITHIN_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _TAIL_CHARACTERS = 2_000
@@ -78,12 +78,11 @@ class EmbeddedCloud:
 
     def answers(self, running: Running) -> bool:
         """Whether it is this cloud that answers at its address."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{running.url}/_ministack/health", timeout=2) as response:
-                return bool(json.load(response)["edition"] == edition(self.state))
-        except (OSError, ValueError, KeyError):
+            health = httpx.get(f"{running.url}/_ministack/health", timeout=_ANSWERS_WITHIN_SECONDS, trust_env=False)
+        except httpx.TransportError:
             return False
+        return health.is_success and edition(self.state) in health.text
 
     def down(self) -> Running:
         """End the cloud and everything it started, and wait until that is gone; returns what ran.

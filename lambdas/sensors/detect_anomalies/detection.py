@@ -342,7 +342,7 @@ class Detector:
         return arrivals[-1].written_at - window[-1].measured_at <= self._alert_rules.stale_after
 
     def _wake(self, sensor_id: str, opened_at: datetime) -> bool:
-        """Owe the waiting texts of an incident that is still open now that its readings are fresh; False without any."""
+        """Owe the waiting texts of an incident that is still open while readings are fresh; False without any."""
         incident = self._incidents.get(sensor_id, opened_at)
         if incident is None or all(text.state is not TextState.WAITING for text in incident.texts.values()):
             return False

@@ -1,0 +1,102 @@
+"""One connection to a source's stream: bytes come in a thread of their own, so that a quiet stream never blocks."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import urllib3
+
+from overcut.sensors.server_sent_events import CONTENT_TYPE, SourceError, check_response
+
+CONNECT_SECONDS = 10.0
+CHUNK_BYTES = 64 * 1024
+# what may wait to be parsed: 2 MiB, then the thread stops reading and the source's own buffers fill
+WAITING_CHUNKS = 32
+
+
+class SourceUnreachableError(SourceError):
+    """No answer: the host is unknown, refuses, times out, or broke off."""
+
+
+class Connection:
+    """An open stream of a source.
+
+    Raises:
+        SourceError: it could not be opened; the text says what to do.
+    """
+
+    def __init__(self, pool: urllib3.PoolManager, url: str, *, last_event_id: str, authorization: str = "") -> None:
+        headers: dict[str, str] = {"Accept": CONTENT_TYPE, "Cache-Control": "no-store", "Accept-Encoding": "gzip"}
+        if last_event_id:
+            # ids are UTF-8 on the wire, while http.client takes a text's characters for bytes
+            headers["Last-Event-ID"] = last_event_id.encode().decode("latin-1")
+        if authorization:
+            headers["Authorization"] = authorization
+        try:
+            self._response = pool.request(
+                "GET",
+                url,
+                headers=headers,
+                preload_content=False,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=None),
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise SourceUnreachableError(f"could not be reached: {error}") from error
+        try:
+            check_response(self._response.status, self._response.headers.get("Content-Type"))
+        except SourceError:
+            self._response.close()
+            raise
+        self._chunks: queue.Queue[bytes | SourceUnreachableError] = queue.Queue(WAITING_CHUNKS)
+        self._closed = False
+        self._thread = threading.Thread(target=self._read, name="source-stream", daemon=True)
+        self._thread.start()
+
+    def chunk(self, timeout: float) -> bytes | None:
+        """The next bytes; empty when the source ended the stream; None when nothing came for `timeout` seconds.
+
+        Raises:
+            SourceUnreachableError: the connection broke.
+        """
+        try:
+            chunk = self._chunks.get(timeout=max(timeout, 0.001))
+        except queue.Empty:
+            return None
+        if isinstance(chunk, SourceUnreachableError):
+            raise chunk
+        return chunk
+
+    def close(self) -> None:
+        """End the connection and its thread. May be called twice."""
+        self._closed = True
+        with suppress(ValueError, RuntimeError, OSError):  # already ended by the source
+            self._response.shutdown()
+        while self._thread.is_alive():
+            # make room for a reader that waits to hand over its last bytes
+            while not self._chunks.empty():
+                self._chunks.get_nowait()
+            self._thread.join(timeout=0.05)
+        self._response.close()
+
+    def _read(self) -> None:
+        try:
+            while not self._closed:
+                chunk = self._response.read1(CHUNK_BYTES, decode_content=True)
+                self._chunks.put(chunk)
+                if not chunk:
+                    return
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            self._chunks.put(SourceUnreachableError(f"broke off: {error}"))
+
+
+def wait(seconds: float, until: Callable[[], bool]) -> None:
+    """Sleep, but no longer than until `until` is true; it is asked every quarter of a second."""
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0 and not until():
+        time.sleep(min(left, 0.25))

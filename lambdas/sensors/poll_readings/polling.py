@@ -1,0 +1,229 @@
+"""Polling: holds a source's stream for a good minute and stores what it says.
+
+Polls overlap on purpose. One holds the stream until its successor is connected, so a source that cannot replay loses
+nothing; whatever both read is stored twice as the same bytes. The cursor moves only after everything before it is kept.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from lambdas.runtime.clock import Clock
+from lambdas.sensors.poll_readings.connection import Connection, wait
+from lambdas.sensors.stores import (
+    DataBucket,
+    PendingExportsStore,
+    QuarantinedEvent,
+    ReadingsStore,
+    Sensor,
+    SensorsStore,
+    Source,
+    SourcesStore,
+)
+from overcut.sensors.layout import bucket_of, hour_of
+from overcut.sensors.readings import Reading, RefusedReadingError, parse_time
+from overcut.sensors.server_sent_events import (
+    EventStream,
+    RefusedEvent,
+    SourceClosedError,
+    SourceError,
+    SourceRefusedError,
+)
+from overcut.sensors.sources import FieldMapping
+
+HOLD_SECONDS = 130.0
+FLUSH_SECONDS = 1.0
+FLUSH_READINGS = 2_000
+NEXT_TRY = timedelta(minutes=1)
+# a source that answers 204 asks its clients to stay away
+STAY_AWAY = timedelta(minutes=10)
+DEFAULT_RETRY_MS = 1_000
+# a stream held for so long without a byte is reported: even a quiet source sends heartbeats
+SILENT_SECONDS = 30.0
+# statuses that speak of the caller, not of the event id it sent
+_NOT_ABOUT_THE_ID = {401, 403, 404, 407, 429}
+
+
+@dataclass(frozen=True)
+class SourceSetting:
+    """A source, as the schedule hands it over.
+
+    Attributes:
+        secret_name: of the Authorization header's value in Secrets Manager; empty for none.
+    """
+
+    source_id: str
+    url: str
+    mapping: FieldMapping
+    secret_name: str = ""
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> "SourceSetting":
+        return cls(event["source_id"], event["url"], FieldMapping(**event["mapping"]), event.get("secret_name", ""))
+
+
+class Outcomes(Protocol):
+    """Where outcomes are counted and told."""
+
+    def count(self, outcome: str, number: int = 1) -> None: ...
+
+    def warning(self, event: str, **fields: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Poller:
+    """What polling needs.
+
+    Attributes:
+        connect: opens a source's stream after a given event id.
+        retention: how long a reading stays in the table.
+        buckets: how many buckets sensors are exported in.
+        known_sensors: remembered between polls, only to save reads.
+    """
+
+    readings: ReadingsStore
+    sensors: SensorsStore
+    sources: SourcesStore
+    pending: PendingExportsStore
+    bucket: DataBucket
+    connect: Callable[[SourceSetting, str], Connection]
+    clock: Clock
+    threads: Executor
+    outcomes: Outcomes
+    retention: timedelta
+    buckets: int
+    known_sensors: set[str] = field(default_factory=set)
+
+    def poll(self, source: SourceSetting, poll_id: str, seconds: float) -> None:
+        """Hold the source's stream until the next poll holds it, at most `seconds`.
+
+        Raises:
+            SourceError: the source cannot be read; it is recorded as the source's health, with the next try.
+        """
+        before = self.sources.get(source.source_id)
+        if before.stay_away_until and self.clock.now() < parse_time(before.stay_away_until):
+            return
+        try:
+            _Poll(self, source, poll_id, before, time.monotonic() + min(seconds, HOLD_SECONDS)).run()
+        except SourceError as error:
+            about_the_id = (
+                isinstance(error, SourceRefusedError)
+                and bool(before.cursor)
+                and 400 <= error.status < 500
+                and error.status not in _NOT_ABOUT_THE_ID
+            )
+            self.sources.failed(
+                source.source_id,
+                str(error),
+                self.clock.now() + (STAY_AWAY if isinstance(error, SourceClosedError) else NEXT_TRY),
+                stay_away=isinstance(error, SourceClosedError),
+                forget_cursor=about_the_id,
+            )
+            self.outcomes.count("PollFailures")
+            raise
+
+
+class _Poll:
+    """One poll of one source."""
+
+    def __init__(self, poller: Poller, source: SourceSetting, poll_id: str, before: Source, ends: float) -> None:
+        self._poller = poller
+        self._source = source
+        self._poll_id = poll_id
+        self._ends = ends
+        self._cursor = self._stored_cursor = before.cursor
+        self._readings: dict[tuple[str, datetime], Reading] = {}
+        self._quarantined: list[QuarantinedEvent] = []
+        self._successor_connected = False
+        self._began = time.monotonic()
+        self._heard = False
+
+    def run(self) -> None:
+        while not self._over():
+            connection = self._poller.connect(self._source, self._cursor)
+            stream = EventStream(self._cursor)
+            try:
+                self._poller.sources.connected(self._source.source_id, self._poll_id)
+                self._read(connection, stream)
+            finally:
+                connection.close()
+                self._flush()
+            wait((stream.retry_ms or DEFAULT_RETRY_MS) / 1000, self._over)
+        if not self._heard and time.monotonic() - self._began > SILENT_SECONDS:
+            raise SourceError(f"connected, but sent nothing for {time.monotonic() - self._began:.0f} seconds")
+
+    def _over(self) -> bool:
+        return self._successor_connected or time.monotonic() >= self._ends
+
+    def _read(self, connection: Connection, stream: EventStream) -> None:
+        """Until the stream ends, the successor is connected, or time is up."""
+        flush_at = time.monotonic() + FLUSH_SECONDS
+        while not self._over():
+            chunk = connection.chunk(flush_at - time.monotonic())
+            if chunk == b"":
+                return
+            if chunk is not None:
+                self._heard = True
+                self._take(stream, chunk)
+            if time.monotonic() >= flush_at or len(self._readings) >= FLUSH_READINGS:
+                self._flush()
+                flush_at = time.monotonic() + FLUSH_SECONDS
+
+    def _take(self, stream: EventStream, chunk: bytes) -> None:
+        now = self._poller.clock.now()
+        for event in stream.feed(chunk):
+            if isinstance(event, RefusedEvent):
+                self._quarantined.append(QuarantinedEvent(event.raw, event.reason, event.last_event_id))
+                continue
+            try:
+                reading = self._source.mapping.read(event.data, now)
+            except RefusedReadingError as error:
+                self._quarantined.append(QuarantinedEvent(event.data, str(error), event.last_event_id))
+            else:
+                self._readings[reading.sensor_id, reading.measured_at] = reading
+        self._cursor = stream.last_event_id
+
+    def _flush(self) -> None:
+        """Keep everything read so far, then move the cursor; look whether the successor is connected."""
+        poller, source_id = self._poller, self._source.source_id
+        readings = list(self._readings.values())
+        if readings:
+            self._register(readings)
+            expiry, retention = poller.clock.expiry, poller.retention
+            poller.readings.put(readings, lambda moment: expiry(moment + retention), poller.threads)
+            now = poller.clock.now()
+            poller.pending.mark(
+                (
+                    (bucket_of(reading.sensor_id, poller.buckets), hour)
+                    for reading in readings
+                    if (hour := hour_of(reading.measured_at)) + timedelta(hours=1) <= now
+                ),
+                uuid.uuid4().hex,
+            )
+        if self._quarantined:
+            poller.bucket.quarantine(source_id, self._quarantined, poller.clock.now())
+        if readings or self._quarantined or self._cursor != self._stored_cursor:
+            state = poller.sources.advance(source_id, self._cursor, poller.clock.now())
+            self._stored_cursor = self._cursor
+        else:
+            state = poller.sources.get(source_id)
+        poller.outcomes.count("ReadingsStored", len(readings))
+        poller.outcomes.count("EventsQuarantined", len(self._quarantined))
+        self._readings, self._quarantined = {}, []
+        self._successor_connected = state.connected_poll != self._poll_id
+
+    def _register(self, readings: list[Reading]) -> None:
+        """Sensors seen for the first time register themselves; until somebody assigns them they alert the default."""
+        first_seen = {r.sensor_id: r for r in readings if r.sensor_id not in self._poller.known_sensors}
+        if not first_seen:
+            return
+        for sensor_id in first_seen.keys() - self._poller.sensors.registered(first_seen):
+            units = self._source.mapping.measures
+            measures = {measure: units[measure] for measure in first_seen[sensor_id].values}
+            if self._poller.sensors.register(Sensor(sensor_id, self._source.source_id, measures), self._poller.buckets):
+                self._poller.outcomes.count("SensorsRegistered")
+        self._poller.known_sensors.update(first_seen)

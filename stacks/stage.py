@@ -1,0 +1,199 @@
+"""One stage: everything that may differ between deployments, read once from its TOML file and checked.
+
+This is the only reader of stage files. A wrong key or value ends in one line: the file, the key and what is allowed.
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from overcut import RefusedError
+from overcut.sensors.sources import FieldMapping, FieldMappingError
+
+STAGES = Path(__file__).parent.parent / "config"
+_NAME = r"^[a-z][a-z0-9-]{0,30}$"
+_REGION = r"^[a-z]{2}(-[a-z]+)+-\d$"
+_SCHEDULE = r"^(rate|cron)\(.+\)$"
+_INSTANCE = r"^ml\.[a-z0-9]+\.[a-z0-9]+$"
+_PATTERNS = {
+    _NAME: "a name of lower-case letters, digits and hyphens, at most 31, that begins with a letter",
+    _REGION: "an AWS region, such as eu-central-1",
+    _SCHEDULE: 'an EventBridge schedule, such as "cron(30 2 * * ? *)" or "rate(1 day)"',
+    _INSTANCE: "a SageMaker training instance, such as ml.m5.large",
+}
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+class StageError(RefusedError):
+    """A stage file that cannot be used; its text is one line that names file, key and what is allowed."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Functions(_Settings):
+    """What functions run on. `host` bundles for the machine that synthesizes: the embedded cloud runs them there."""
+
+    platform: Literal["arm64", "x86_64", "host"] = "arm64"
+    python: Literal["3.13", "host"] = "3.13"
+    log_retention_days: Literal[1, 3, 7, 14, 30, 60, 90, 180, 365] = 30
+
+    @property
+    def python_version(self) -> str:
+        return "{}.{}".format(*sys.version_info) if self.python == "host" else self.python
+
+
+class ProvisionedWrites(_Settings):
+    """Write units of the Readings table: one a reading of up to 1 KB a second."""
+
+    minimum: Annotated[int, Field(ge=1, le=40_000)]
+    maximum: Annotated[int, Field(ge=1, le=40_000)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ProvisionedWrites":
+        if self.maximum < self.minimum:
+            raise ValueError("maximum must be at least minimum")
+        return self
+
+
+def _http_url(url: str) -> str:
+    if not url.startswith("https://") and not url.startswith(("http://127.0.0.1", "http://localhost")):
+        raise ValueError("must begin with https:// (http:// only to this machine)")
+    return url
+
+
+class Source(_Settings):
+    """One stream of readings.
+
+    Attributes:
+        secret_name: a secret in Secrets Manager that holds the Authorization header's value.
+        measures: the unit of each measure it may send.
+        sensor_id, measured_at, values: where an event holds the parts of a reading, in JMESPath.
+    """
+
+    url: Annotated[str, AfterValidator(_http_url)]
+    secret_name: str = ""
+    measures: Annotated[dict[str, str], Field(min_length=1)]
+    sensor_id: str = "sensor_id"
+    measured_at: str = "measured_at"
+    values: str = "values"
+
+    @property
+    def mapping(self) -> FieldMapping:
+        return FieldMapping(self.measures, self.sensor_id, self.measured_at, self.values)
+
+    @model_validator(mode="after")
+    def _expressions_compile(self) -> "Source":
+        try:
+            self.mapping.check()
+        except FieldMappingError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class Contact(_Settings):
+    """Somebody to text. Whose equipment, and where; the phone number is a parameter of the stack."""
+
+    customers: list[str] = []
+    sites: list[str] = []
+
+
+class Sensors(_Settings):
+    """The sensors pipeline."""
+
+    sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    contacts: Annotated[dict[Name, Contact], Field(min_length=1)]
+    default_contact: Name
+    consecutive_minutes: Annotated[int, Field(ge=2, le=60)] = 5
+    recovery_minutes: Annotated[int, Field(ge=5, le=24 * 60)] = 30
+    stale_after_minutes: Annotated[int, Field(ge=5, le=24 * 60)] = 30
+    group_minutes: Annotated[int, Field(ge=1, le=60)] = 3
+    z_factor: Annotated[float, Field(ge=2.5, le=20)] = 2.5
+    num_trees: Annotated[int, Field(ge=10, le=200)] = 30
+    num_samples_per_tree: Annotated[int, Field(ge=32, le=1024)] = 128
+    training_window_days: Annotated[int, Field(ge=1, le=365)] = 14
+    training_schedule: Annotated[str, Field(pattern=_SCHEDULE)] = "cron(30 2 * * ? *)"
+    training_instance: Annotated[str, Field(pattern=_INSTANCE)] = "ml.m5.large"
+    retention_days: Annotated[int, Field(ge=7, le=365)] = 30
+    export_buckets: Annotated[int, Field(ge=1, le=256)] = 16
+    provisioned_writes: ProvisionedWrites | None = None
+
+    @model_validator(mode="after")
+    def _default_contact_exists(self) -> "Sensors":
+        if self.default_contact not in self.contacts:
+            raise ValueError(f"default_contact must be one of {', '.join(sorted(self.contacts))}")
+        return self
+
+
+class Stage(_Settings):
+    """One deployment."""
+
+    name: Name
+    region: Annotated[str, Field(pattern=_REGION)]
+    keep_data: bool = True
+    clock: str = "system"
+    operations_emails: list[str] = []
+    functions: Functions = Functions()
+    sensors: Sensors
+
+    @model_validator(mode="after")
+    def _only_local_sets_the_clock(self) -> "Stage":
+        if self.clock != "system" and self.name != "local":
+            raise ValueError('clock must be "system": only the local stage may set it')
+        return self
+
+
+def read_stage(name_or_path: str) -> Stage:
+    """The stage of that name under config/, or of the file at that path.
+
+    Raises:
+        StageError: in one line, for a file that is missing, not TOML, or has a wrong key or value.
+    """
+    path = Path(name_or_path) if name_or_path.endswith(".toml") else STAGES / f"{name_or_path}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in STAGES.glob("*.toml")))
+        raise StageError(
+            f"{path}: no such stage file; the stages are {known}, or give the path of a .toml file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise StageError(f"{path}: cannot be read as TOML: {error}") from None
+    try:
+        return Stage.model_validate({"name": path.stem, **values})
+    except ValidationError as error:
+        raise StageError(f"{path}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    # a misspelt key is the likelier reason for one that is missing
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = f"unknown key; allowed are {', '.join(_allowed_keys(problem['loc'][:-1]))}"
+    elif problem["type"] == "missing":
+        message = "this key is missing"
+    elif problem["type"] == "string_pattern_mismatch":
+        message = f"must be {_PATTERNS[problem['ctx']['pattern']]}, not {problem['input']!r}"
+    elif not isinstance(problem["input"], dict):
+        message += f", not {problem['input']!r}"
+    return f"{key}: {message}" if key else message
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the settings at `location`."""
+    here: Any = Stage
+    for part in location:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = here.model_fields[str(part)].annotation
+        else:
+            here = get_args(here)[-1]  # a table by name: its values
+        if get_origin(here) is not dict:
+            here = next((one for one in get_args(here) if isinstance(one, type)), here)  # of `X | None`, X
+    return sorted(here.model_fields)
