@@ -47,14 +47,14 @@ class Functions(_Settings):
         return "{}.{}".format(*sys.version_info) if self.python == "host" else self.python
 
 
-class ProvisionedWrites(_Settings):
-    """Write units of the Readings table: one a reading of up to 1 KB a second."""
+class CapacityUnits(_Settings):
+    """Provisioned capacity of a table, scaled automatically in between; a reading takes one write unit."""
 
     minimum: Annotated[int, Field(ge=1, le=40_000)]
     maximum: Annotated[int, Field(ge=1, le=40_000)]
 
     @model_validator(mode="after")
-    def _ordered(self) -> "ProvisionedWrites":
+    def _ordered(self) -> "CapacityUnits":
         if self.maximum < self.minimum:
             raise ValueError("maximum must be at least minimum")
         return self
@@ -120,7 +120,7 @@ class Sensors(_Settings):
     training_instance: Annotated[str, Field(pattern=_INSTANCE)] = "ml.m5.large"
     retention_days: Annotated[int, Field(ge=7, le=365)] = 30
     export_buckets: Annotated[int, Field(ge=1, le=256)] = 16
-    provisioned_writes: ProvisionedWrites | None = None
+    provisioned_writes: CapacityUnits | None = None
 
     @model_validator(mode="after")
     def _default_contact_exists(self) -> "Sensors":
@@ -183,6 +183,7 @@ def _first_problem(error: ValidationError) -> str:
         message = f"must be {_PATTERNS[problem['ctx']['pattern']]}, not {problem['input']!r}"
     elif not isinstance(problem["input"], dict):
         message += f", not {problem['input']!r}"
+    message = " ".join(message.split())
     return f"{key}: {message}" if key else message
 
 

@@ -117,8 +117,9 @@ def test_the_stream_is_these_bytes(clock: FileClock) -> None:
             received = b""
             while b": heartbeat" not in received:
                 part = connection.recv(4096)
-                assert part, f"the stream ended: {received!r}"
                 received += part
+                assert part, f"the stream ended: {received!r}"
+                assert len(received) < 1000, f"no heartbeat: {received!r}"
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     for header in (b"Content-Type: text/event-stream", b"Cache-Control: no-store", b"Transfer-Encoding: chunked"):

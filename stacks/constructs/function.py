@@ -1,0 +1,97 @@
+"""One of the project's Lambda functions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from stacks.constructs.bundling import ROOT, Target, make_bundle
+from stacks.stage import Stage
+
+MEMORY_MB = 128
+_ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64}
+_RETENTION = {
+    1: logs.RetentionDays.ONE_DAY,
+    3: logs.RetentionDays.THREE_DAYS,
+    7: logs.RetentionDays.ONE_WEEK,
+    14: logs.RetentionDays.TWO_WEEKS,
+    30: logs.RetentionDays.ONE_MONTH,
+    60: logs.RetentionDays.TWO_MONTHS,
+    90: logs.RetentionDays.THREE_MONTHS,
+    180: logs.RetentionDays.SIX_MONTHS,
+    365: logs.RetentionDays.ONE_YEAR,
+}
+
+
+def shared_sources(pipeline: str) -> list[str]:
+    """What of the project everything of a pipeline is shipped with: its rules, its stores, and what they stand on."""
+    shared = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lambdas" / pipeline).glob("*.py"))]
+    return [
+        "overcut/__init__.py",
+        f"overcut/{pipeline}",
+        "lambdas/__init__.py",
+        "lambdas/runtime",
+        *shared,
+    ]
+
+
+class PipelineFunction(lambda_.Function):
+    """A function of 128 MB, bundled without Docker, whose folder, import path and handler string are one name.
+
+    Args:
+        pipeline, function: `lambdas/<pipeline>/<function>/handler.py` holds its handler.
+        environment: exactly the fields of the handler's `Settings`.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: Stage,
+        pipeline: str,
+        function: str,
+        description: str,
+        timeout: Duration,
+        environment: Mapping[str, str],
+        retry_attempts: int | None = None,
+        max_event_age: Duration | None = None,
+    ) -> None:
+        log_group = logs.LogGroup(
+            scope,
+            f"{construct_id}Logs",
+            retention=_RETENTION[stage.functions.log_retention_days],
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        super().__init__(
+            scope,
+            construct_id,
+            runtime=lambda_.Runtime.PYTHON_3_13,
+            architecture=_ARCHITECTURES.get(stage.functions.platform, lambda_.Architecture.X86_64),
+            memory_size=MEMORY_MB,
+            timeout=timeout,
+            description=description,
+            handler=f"lambdas.{pipeline}.{function}.handler.handler",
+            code=lambda_.Code.from_asset(str(_bundle(stage, pipeline, function))),
+            environment=dict(environment),
+            log_group=log_group,
+            retry_attempts=retry_attempts,
+            max_event_age=max_event_age,
+        )
+
+
+def bundle_folder(stage: Stage, name: str) -> Path:
+    """Where a stage's bundle is made before it is shipped."""
+    return ROOT / ".overcut" / "bundles" / stage.name / name
+
+
+def _bundle(stage: Stage, pipeline: str, function: str) -> Path:
+    return make_bundle(
+        f"bundle-{function.replace('_', '-')}",
+        [*shared_sources(pipeline), f"lambdas/{pipeline}/{function}"],
+        Target(stage.functions.platform, stage.functions.python_version),
+        bundle_folder(stage, f"{pipeline}-{function}"),
+    )

@@ -1,0 +1,55 @@
+"""Alerting: the topic that texts maintenance staff, and the one that tells the people who run Overcut."""
+
+from aws_cdk import CfnParameter
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from stacks.stage import Stage
+
+
+def phone_parameter(contact_id: str) -> str:
+    """The stack parameter that holds a contact's phone number."""
+    return "PhoneNumber" + "".join(part.title() for part in contact_id.split("-"))
+
+
+class Alerting(Construct):
+    """One SMS subscription a contact, which lets through only what names that contact."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
+        super().__init__(scope, construct_id)
+        self.alerts = sns.Topic(self, "Alerts", enforce_ssl=True)
+        for contact_id in sorted(stage.sensors.contacts):
+            number = CfnParameter(
+                scope,
+                phone_parameter(contact_id),
+                no_echo=True,
+                allowed_pattern=r"^\+[1-9]\d{6,14}$",
+                constraint_description="must be a phone number in E.164 form, such as +4915112345678",
+                description=f"Who is texted as {contact_id}, in E.164 form, such as +4915112345678",
+            )
+            self.alerts.add_subscription(
+                subscriptions.SmsSubscription(
+                    number.value_as_string,
+                    filter_policy={"contact_id": sns.SubscriptionFilter.string_filter(allowlist=[contact_id])},
+                )
+            )
+        self.operations = sns.Topic(self, "Operations", enforce_ssl=True)
+        for address in stage.operations_emails:
+            self.operations.add_subscription(subscriptions.EmailSubscription(address))
+
+    def alarm(self, construct_id: str, metric: cloudwatch.IMetric, *, above: float, description: str) -> None:
+        """Tell the operations topic when `metric` is above a level; no data is no alarm."""
+        alarm = cloudwatch.Alarm(
+            self,
+            construct_id,
+            metric=metric,
+            threshold=above,
+            evaluation_periods=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            alarm_description=description,
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.operations))

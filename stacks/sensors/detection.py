@@ -1,0 +1,134 @@
+"""Detection: from the Readings table's stream to incidents and texts."""
+
+import json
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as event_sources
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from stacks.constructs.function import PipelineFunction
+from stacks.sensors.alerting import Alerting
+from stacks.sensors.storage import Storage
+from stacks.stage import Stage
+
+DETECT_TIMEOUT = Duration.seconds(60)
+# a claimed text is owed again when its sender cannot live any longer
+CLAIM_SECONDS = 90
+
+
+class Detection(Construct):
+    """detect_anomalies on the stream, watch_sensors every minute for what is still owed."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage, alerting: Alerting
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.parked = sqs.Queue(
+            self,
+            "Parked",
+            retention_period=Duration.days(14),
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+        )
+        self.detect_anomalies = self._detect_anomalies(stage, storage, alerting)
+        self.watch_sensors = self._watch_sensors(stage, storage, alerting)
+        alerting.alarm(
+            "ReadingsWait",
+            self.detect_anomalies.metric("IteratorAge", statistic="Maximum", period=Duration.minutes(1)),
+            above=Duration.minutes(2).to_milliseconds(),
+            description="Stored readings wait more than two minutes to be judged: texts are late",
+        )
+        alerting.alarm(
+            "RecordsParked",
+            self.parked.metric_approximate_number_of_messages_visible(period=Duration.minutes(5)),
+            above=0,
+            description="A stream record could not be processed and is parked: look at the parked queue",
+        )
+
+    def _detect_anomalies(self, stage: Stage, storage: Storage, alerting: Alerting) -> PipelineFunction:
+        rules = stage.sensors
+        contacts = [{"contact_id": name, **contact.model_dump()} for name, contact in sorted(rules.contacts.items())]
+        function = PipelineFunction(
+            self,
+            "DetectAnomalies",
+            stage=stage,
+            pipeline="sensors",
+            function="detect_anomalies",
+            description="Judges readings, opens incidents and texts about them",
+            timeout=DETECT_TIMEOUT,
+            environment={
+                "READINGS_TABLE": storage.readings.table_name,
+                "SENSORS_TABLE": storage.sensors.table_name,
+                "CUTOFFS_TABLE": storage.cutoffs.table_name,
+                "INCIDENTS_TABLE": storage.incidents.table_name,
+                "DATA_BUCKET": storage.bucket.bucket_name,
+                "ALERTS_TOPIC": alerting.alerts.topic_arn,
+                "PARKED_QUEUE": self.parked.queue_url,
+                "CLOCK": stage.clock,
+                "CONSECUTIVE_MINUTES": json.dumps(rules.consecutive_minutes),
+                "RECOVERY_MINUTES": json.dumps(rules.recovery_minutes),
+                "STALE_AFTER_MINUTES": json.dumps(rules.stale_after_minutes),
+                "GROUP_MINUTES": json.dumps(rules.group_minutes),
+                "CONTACTS": json.dumps(contacts),
+                "DEFAULT_CONTACT": rules.default_contact,
+                "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+            },
+        )
+        storage.readings.grant(function, "dynamodb:Query")
+        storage.sensors.grant(function, "dynamodb:GetItem")
+        storage.cutoffs.grant(function, "dynamodb:Query")
+        storage.incidents.grant(
+            function, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"
+        )
+        storage.bucket.grant_read(function, "models/sensors/*")
+        alerting.alerts.grant_publish(function)
+        self.parked.grant_send_messages(function)
+        function.add_event_source(
+            event_sources.DynamoEventSource(
+                storage.readings,
+                starting_position=lambda_.StartingPosition.TRIM_HORIZON,
+                batch_size=100,
+                parallelization_factor=10,
+                bisect_batch_on_error=True,
+                max_record_age=Duration.hours(6),
+                on_failure=event_sources.S3OnFailureDestination(storage.bucket),
+                filters=[
+                    # an expired reading leaves the table, and that is no reading
+                    lambda_.FilterCriteria.filter({"eventName": lambda_.FilterRule.or_("INSERT", "MODIFY")})
+                ],
+            )
+        )
+        return function
+
+    def _watch_sensors(self, stage: Stage, storage: Storage, alerting: Alerting) -> PipelineFunction:
+        function = PipelineFunction(
+            self,
+            "WatchSensors",
+            stage=stage,
+            pipeline="sensors",
+            function="watch_sensors",
+            description="Sends the texts that are still owed",
+            timeout=DETECT_TIMEOUT,
+            retry_attempts=0,
+            environment={
+                "INCIDENTS_TABLE": storage.incidents.table_name,
+                "ALERTS_TOPIC": alerting.alerts.topic_arn,
+                "CLOCK": stage.clock,
+                "GROUP_MINUTES": json.dumps(stage.sensors.group_minutes),
+                "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+            },
+        )
+        storage.incidents.grant(function, "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query")
+        alerting.alerts.grant_publish(function)
+        events.Rule(
+            self,
+            "Every-minute",
+            schedule=events.Schedule.rate(Duration.minutes(1)),
+            description="Sends the texts that are still owed",
+            targets=[targets.LambdaFunction(function, retry_attempts=0, max_event_age=Duration.minutes(1))],
+        )
+        return function

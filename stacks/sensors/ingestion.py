@@ -1,0 +1,78 @@
+"""Ingestion: one schedule a source polls its stream into the Readings table."""
+
+import json
+from dataclasses import asdict
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from stacks.constructs.function import PipelineFunction
+from stacks.sensors.storage import Storage
+from stacks.stage import Stage
+
+EVERY_MINUTE = Duration.minutes(1)
+
+
+class Ingestion(Construct):
+    """poll_readings, every minute for each source. The next minute is the retry: nothing else repeats a poll."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage) -> None:
+        super().__init__(scope, construct_id)
+        self.poll_readings = PipelineFunction(
+            self,
+            "PollReadings",
+            stage=stage,
+            pipeline="sensors",
+            function="poll_readings",
+            description="Reads one source's stream into the Readings table",
+            timeout=Duration.seconds(170),  # it holds a stream for at most 130 seconds
+            retry_attempts=0,
+            max_event_age=EVERY_MINUTE,
+            environment={
+                "READINGS_TABLE": storage.readings.table_name,
+                "SENSORS_TABLE": storage.sensors.table_name,
+                "SOURCES_TABLE": storage.sources.table_name,
+                "PENDING_EXPORTS_TABLE": storage.pending_exports.table_name,
+                "DATA_BUCKET": storage.bucket.bucket_name,
+                "CLOCK": stage.clock,
+                "RETENTION_DAYS": json.dumps(stage.sensors.retention_days),
+                "EXPORT_BUCKETS": json.dumps(stage.sensors.export_buckets),
+            },
+        )
+        storage.readings.grant(self.poll_readings, "dynamodb:BatchWriteItem")
+        storage.sensors.grant(self.poll_readings, "dynamodb:BatchGetItem", "dynamodb:PutItem")
+        storage.sources.grant(self.poll_readings, "dynamodb:GetItem", "dynamodb:UpdateItem")
+        storage.pending_exports.grant(self.poll_readings, "dynamodb:BatchWriteItem")
+        storage.bucket.grant_put(self.poll_readings, "quarantine/*")
+        for source_id in sorted(stage.sensors.sources):
+            self._schedule(source_id, stage)
+
+    def _schedule(self, source_id: str, stage: Stage) -> None:
+        source = stage.sensors.sources[source_id]
+        if source.secret_name:
+            secret = secretsmanager.Secret.from_secret_name_v2(self, f"Secret-{source_id}", source.secret_name)
+            secret.grant_read(self.poll_readings)
+        events.Rule(
+            self,
+            f"Every-minute-{source_id}",
+            schedule=events.Schedule.rate(EVERY_MINUTE),
+            description=f"Polls the source {source_id}",
+            targets=[
+                targets.LambdaFunction(
+                    self.poll_readings,
+                    retry_attempts=0,
+                    max_event_age=EVERY_MINUTE,
+                    event=events.RuleTargetInput.from_object(
+                        {
+                            "source_id": source_id,
+                            "url": source.url,
+                            "secret_name": source.secret_name,
+                            "mapping": asdict(source.mapping),
+                        }
+                    ),
+                )
+            ],
+        )
