@@ -1,6 +1,8 @@
 """One of the project's Lambda functions."""
 
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from aws_cdk import Duration, RemovalPolicy
@@ -83,9 +85,15 @@ class PipelineFunction(lambda_.Function):
         )
 
 
+@cache
+def _workspace() -> tempfile.TemporaryDirectory[str]:
+    """Where bundles are made; CDK copies them from there while the stack is constructed."""
+    return tempfile.TemporaryDirectory(prefix="overcut-bundles-")
+
+
 def bundle_folder(stage: Stage, name: str) -> Path:
-    """Where a stage's bundle is made before it is shipped."""
-    return ROOT / ".overcut" / "bundles" / stage.name / name
+    """Where a stage's bundle is made, for the life of this process."""
+    return Path(_workspace().name) / stage.name / name
 
 
 def _bundle(stage: Stage, pipeline: str, function: str) -> Path:

@@ -1,0 +1,52 @@
+"""What every level of the tests shares: the synthesized template, and where recorded data is."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+
+from stacks.sensors.stack import SensorsStack
+from stacks.stage import read_stage
+
+ROOT = Path(__file__).parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@cache
+def synthesized(stage_name: str) -> dict[str, Any]:
+    """The sensors template of a stage, as CloudFormation would get it."""
+    stage = read_stage(stage_name)
+    stack = SensorsStack(cdk.App(), f"Overcut-{stage.name}-sensors", stage=stage)
+    return dict(Template.from_stack(stack).to_json())
+
+
+def resources_of(template: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    """The properties of a template's resources of a CloudFormation type, by logical id."""
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def logical_name(logical_id: str) -> str:
+    """A logical id without the hash that CDK appends: `StorageReadings1A2B3C4D` is `StorageReadings`."""
+    return re.sub(r"[0-9A-F]{8}$", "", logical_id)
+
+
+@pytest.fixture(scope="session")
+def local_template() -> dict[str, Any]:
+    return synthesized("local")
+
+
+def recorded_data(name: str) -> Path:
+    """A file of recorded data; the test is skipped where it is absent."""
+    path = SHARED_DATA / name
+    if not path.exists():
+        pytest.skip(f"recorded data is absent: {name} is not in ../shared/data")
+    return path

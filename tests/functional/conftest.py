@@ -1,0 +1,113 @@
+"""AWS in memory (moto), with tables, bucket, queue and topic as the synthesized template has them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from lambdas.sensors.stores import (
+    CutoffsStore,
+    DataBucket,
+    IncidentsStore,
+    ModelEventsStore,
+    PendingExportsStore,
+    ReadingsStore,
+    SensorsStore,
+    SourcesStore,
+)
+from tests.conftest import logical_name, resources_of
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_s3 import S3Client
+    from types_boto3_sns import SNSClient
+    from types_boto3_sqs import SQSClient
+
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The pipeline's resources, and a store for each."""
+
+    dynamodb: "DynamoDBClient"
+    s3: "S3Client"
+    sns: "SNSClient"
+    sqs: "SQSClient"
+    tables: dict[str, str]
+    bucket: str
+    topic: str
+    parked: str
+
+    @property
+    def readings(self) -> ReadingsStore:
+        return ReadingsStore(self.dynamodb, self.tables["Readings"])
+
+    @property
+    def sensors(self) -> SensorsStore:
+        return SensorsStore(self.dynamodb, self.tables["Sensors"])
+
+    @property
+    def cutoffs(self) -> CutoffsStore:
+        return CutoffsStore(self.dynamodb, self.tables["Cutoffs"])
+
+    @property
+    def model_events(self) -> ModelEventsStore:
+        return ModelEventsStore(self.dynamodb, self.tables["ModelEvents"])
+
+    @property
+    def incidents(self) -> IncidentsStore:
+        return IncidentsStore(self.dynamodb, self.tables["Incidents"])
+
+    @property
+    def sources(self) -> SourcesStore:
+        return SourcesStore(self.dynamodb, self.tables["Sources"])
+
+    @property
+    def pending(self) -> PendingExportsStore:
+        return PendingExportsStore(self.dynamodb, self.tables["PendingExports"])
+
+    @property
+    def data(self) -> DataBucket:
+        return DataBucket(self.s3, self.bucket)
+
+
+def create_tables(dynamodb: "DynamoDBClient", template: dict[str, Any]) -> dict[str, str]:
+    """Create the template's tables; their names by what the Storage construct calls them."""
+    names = {}
+    for logical_id, properties in resources_of(template, "AWS::DynamoDB::Table").items():
+        name = logical_name(logical_id).removeprefix("Storage")
+        request: dict[str, Any] = {
+            key: properties[key]
+            for key in ("KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes", "BillingMode")
+            if key in properties
+        }
+        if "StreamSpecification" in properties:
+            request["StreamSpecification"] = {"StreamEnabled": True, **properties["StreamSpecification"]}
+        dynamodb.create_table(TableName=name, **request)
+        names[name] = name
+    return names
+
+
+@pytest.fixture
+def cloud(local_template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        dynamodb, s3 = boto3.client("dynamodb"), boto3.client("s3")
+        sns, sqs = boto3.client("sns"), boto3.client("sqs")
+        s3.create_bucket(Bucket="overcut-data")
+        yield Cloud(
+            dynamodb=dynamodb,
+            s3=s3,
+            sns=sns,
+            sqs=sqs,
+            tables=create_tables(dynamodb, local_template),
+            bucket="overcut-data",
+            topic=sns.create_topic(Name="alerts")["TopicArn"],
+            parked=sqs.create_queue(QueueName="parked")["QueueUrl"],
+        )
