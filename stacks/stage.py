@@ -147,6 +147,11 @@ class Stage(_Settings):
         return self
 
 
+def phone_parameter(contact_id: str) -> str:
+    """The stack parameter that holds a contact's phone number."""
+    return "PhoneNumber" + "".join(part.title() for part in contact_id.split("-"))
+
+
 def read_stage(name_or_path: str) -> Stage:
     """The stage of that name under config/, or of the file at that path.
 

@@ -60,19 +60,19 @@ class FileClock:
     """A clock that a file sets; the file is read again whenever it is asked. Without the file it is the system's."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def face(self) -> ClockFace:
         try:
-            return ClockFace(**json.loads(self._path.read_text()))
+            return ClockFace(**json.loads(self.path.read_text()))
         except FileNotFoundError:
             return ClockFace(origin=0.0, wall=0.0, speed=1.0, ttl_offset=0.0)
 
     def set(self, face: ClockFace) -> None:
         """Replace the setting in one step, so that a reader never meets half of it."""
-        beside = self._path.with_suffix(".new")
+        beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(asdict(face)))
-        beside.replace(self._path)
+        beside.replace(self.path)
 
     def now(self) -> datetime:
         return self.at(time.time())

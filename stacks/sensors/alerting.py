@@ -7,12 +7,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from stacks.stage import Stage
-
-
-def phone_parameter(contact_id: str) -> str:
-    """The stack parameter that holds a contact's phone number."""
-    return "PhoneNumber" + "".join(part.title() for part in contact_id.split("-"))
+from stacks.stage import Stage, phone_parameter
 
 
 class Alerting(Construct):

@@ -129,6 +129,7 @@ class Training(Construct):
                     account="",
                     resource="sagemaker",
                     resource_name="createTrainingJob.sync",
+                    arn_format=ArnFormat.COLON_RESOURCE_NAME,
                 ),
                 "Parameters": {
                     "TrainingJobName.$": "States.Format('sensors-{}-{}', "

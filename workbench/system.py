@@ -1,0 +1,210 @@
+"""A deployed sensors pipeline, seen through the AWS API: what the command line and the demonstration ask it."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from lambdas.sensors.stores import (
+    CutoffsStore,
+    DataBucket,
+    IncidentsStore,
+    ModelEventsStore,
+    SensorsStore,
+    SourcesStore,
+    incident_from_item,
+)
+from overcut import OvercutError
+from overcut.sensors.incidents import Incident
+
+
+class NotDeployedError(OvercutError):
+    """There is no such stage in this account and region."""
+
+
+def sensors_stack(stage: str) -> str:
+    """The name of a stage's sensors stack."""
+    return f"Overcut-{stage}-sensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run of the training workflow went."""
+
+    status: str
+    job_name: str
+    seconds: float
+    cause: str
+
+
+class SensorsSystem:
+    """One deployed sensors pipeline.
+
+    Args:
+        outputs: of its stack.
+        endpoint_url: of an embedded cloud; None for AWS.
+    """
+
+    def __init__(self, outputs: Mapping[str, str], session: boto3.Session, endpoint_url: str | None = None) -> None:
+        self._outputs = outputs
+        self._session = session
+        self._endpoint_url = endpoint_url
+
+    @classmethod
+    def deployed(cls, stage: str) -> "SensorsSystem":
+        """The stage's pipeline in the account and region that the environment names.
+
+        Raises:
+            NotDeployedError: it is not there.
+        """
+        session = boto3.Session()
+        try:
+            found = session.client("cloudformation").describe_stacks(StackName=sensors_stack(stage))["Stacks"][0]
+        except ClientError as error:
+            raise NotDeployedError(
+                f"stack {sensors_stack(stage)} is not in this account and region"
+                f" ({error.response['Error']['Message']}); deploy it, or name another --stage"
+            ) from error
+        return cls({o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])}, session)
+
+    def _client(self, service: str) -> Any:
+        make: Callable[..., Any] = self._session.client
+        return make(service, endpoint_url=self._endpoint_url, config=Config(max_pool_connections=20))
+
+    @cached_property
+    def _dynamodb(self) -> Any:
+        return self._client("dynamodb")
+
+    @cached_property
+    def sensors(self) -> SensorsStore:
+        return SensorsStore(self._dynamodb, self._outputs["SensorsTable"])
+
+    @cached_property
+    def cutoffs(self) -> CutoffsStore:
+        return CutoffsStore(self._dynamodb, self._outputs["CutoffsTable"])
+
+    @cached_property
+    def model_events(self) -> ModelEventsStore:
+        return ModelEventsStore(self._dynamodb, self._outputs["ModelEventsTable"])
+
+    @cached_property
+    def incidents(self) -> IncidentsStore:
+        return IncidentsStore(self._dynamodb, self._outputs["IncidentsTable"])
+
+    @cached_property
+    def sources(self) -> SourcesStore:
+        return SourcesStore(self._dynamodb, self._outputs["SourcesTable"])
+
+    @cached_property
+    def bucket(self) -> DataBucket:
+        return DataBucket(self._client("s3"), self._outputs["DataBucket"])
+
+    def start_polls(self) -> None:
+        """Begin now what every source's schedule would begin within a minute."""
+        events, function = self._client("events"), self._outputs["PollReadings"]
+        arn = self._client("lambda").get_function(FunctionName=function)["Configuration"]["FunctionArn"]
+        for rule in events.list_rule_names_by_target(TargetArn=arn)["RuleNames"]:
+            for target in events.list_targets_by_rule(Rule=rule)["Targets"]:
+                self._client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=target["Input"])
+
+    def stored_readings(self) -> int:
+        """How many readings the table holds; reads the whole table."""
+        pages = self._dynamodb.get_paginator("scan").paginate(TableName=self._outputs["ReadingsTable"], Select="COUNT")
+        return sum(page["Count"] for page in pages)
+
+    def quarantined_events(self) -> list[dict[str, str]]:
+        """The events in quarantine, each once however often it came."""
+        kept = {
+            line: json.loads(line)
+            for key in self.bucket.keys("quarantine/")
+            for line in self.bucket.get(key).decode().splitlines()
+        }
+        return list(kept.values())
+
+    def all_incidents(self) -> list[Incident]:
+        """Every incident, in the order in which they began; reads the whole table."""
+        return sorted((incident_from_item(item) for item in self._incident_items()), key=lambda i: i.first_anomalous_at)
+
+    def text_bodies(self) -> dict[str, str]:
+        """The kind (alert or recovery) of every text that was sent, by its words."""
+        texts = (text["M"] for item in self._incident_items() for text in item["texts"]["M"].values())
+        return {text["body"]["S"]: text["kind"]["S"] for text in texts if "body" in text}
+
+    def _incident_items(self) -> Iterator[dict[str, Any]]:
+        for page in self._dynamodb.get_paginator("scan").paginate(TableName=self._outputs["IncidentsTable"]):
+            yield from (item for item in page["Items"] if "cause" in item)
+
+    def train(self, name: str, while_waiting: Callable[[str], None]) -> Training:
+        """Run the training workflow under an execution name that was not used before, to its end.
+
+        Args:
+            while_waiting: told the state that the workflow is in, several times a second.
+        """
+        workflows, began = self._client("stepfunctions"), time.monotonic()
+        execution = workflows.start_execution(stateMachineArn=self._outputs["TrainingWorkflow"], name=name)
+        arn = execution["executionArn"]
+        while (state := workflows.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            history = workflows.get_execution_history(executionArn=arn, reverseOrder=True, maxResults=20)["events"]
+            entered = (event.get("stateEnteredEventDetails") for event in history)
+            while_waiting(next((details["name"] for details in entered if details), "starting"))
+            time.sleep(0.25)
+        job = json.loads(state.get("output") or "{}")
+        job = job.get("training_job", {}) if isinstance(job, dict) else {}
+        cause = str(state.get("cause", ""))
+        return Training(state["status"], job.get("TrainingJobName", ""), time.monotonic() - began, cause)
+
+    def judged_readings(self) -> int:
+        """How many readings detect_anomalies was handed, by the metrics in its log; repeats count again."""
+        function = self._outputs["DetectAnomalies"]
+        config = self._client("lambda").get_function(FunctionName=function)["Configuration"]
+        pages = (
+            self._client("logs")
+            .get_paginator("filter_log_events")
+            .paginate(logGroupName=config["LoggingConfig"]["LogGroup"])
+        )
+        total = 0
+        for page in pages:
+            for event in page["events"]:
+                if '"_aws"' in event["message"]:
+                    metrics = json.loads(event["message"])
+                    for outcome in ("ReadingsJudged", "ReadingsWhileLearning"):
+                        total += int(sum(metrics.get(outcome, [0])))
+        return total
+
+    def functions(self) -> list[dict[str, Any]]:
+        """Name, memory, invocations and errors of every function, over the last day."""
+        found, now = [], datetime.now(UTC)
+        for output in ("PollReadings", "DetectAnomalies", "ExportTrainingSet", "WatchSensors"):
+            name = self._outputs[output]
+            config = self._client("lambda").get_function(FunctionName=name)["Configuration"]
+            counts = {
+                metric: sum(
+                    point["Sum"]
+                    for point in self._client("cloudwatch").get_metric_statistics(
+                        Namespace="AWS/Lambda",
+                        MetricName=metric,
+                        Dimensions=[{"Name": "FunctionName", "Value": name}],
+                        StartTime=now - timedelta(days=1),
+                        EndTime=now + timedelta(minutes=1),
+                        Period=60,
+                        Statistics=["Sum"],
+                    )["Datapoints"]
+                )
+                for metric in ("Invocations", "Errors")
+            }
+            found.append(
+                {
+                    "name": config["Handler"].split(".")[-3],
+                    "memory_mb": config["MemorySize"],
+                    "invocations": int(counts["Invocations"]),
+                    "errors": int(counts["Errors"]),
+                }
+            )
+        return found
