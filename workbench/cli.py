@@ -5,6 +5,7 @@ import click
 from workbench.cloud.commands import cloud
 from workbench.demonstration.commands import demo
 from workbench.device import replay
+from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
 
 
@@ -14,5 +15,5 @@ def main() -> None:
     """Anomaly detection that you deploy into your own AWS account, or run whole on this machine."""
 
 
-for command in (demo, simulate, replay, cloud):
+for command in (demo, simulate, replay, sensors, cloud):
     main.add_command(command)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ministack import app
 
-from workbench.cloud import sagemaker, text_messages
+from workbench.cloud import function_metrics, sagemaker, text_messages
 
 
 def serve(state: Path) -> None:
     """Serve in the foreground until a signal ends it."""
     sagemaker.register(state / "training-jobs")
     text_messages.register()
+    function_metrics.register()
     sys.argv = ["ministack"]  # its own command line is not ours
     app.main()
