@@ -6,7 +6,9 @@ ministack counts only what comes by the Invoke call; on AWS, schedules, streams 
 import time
 from typing import Any
 
-from ministack.services import lambda_svc
+from ministack.services import cloudwatch, lambda_svc
+
+_NAMESPACE = "AWS/Lambda"
 
 
 def register() -> None:
@@ -16,9 +18,12 @@ def register() -> None:
     def counted(
         func: dict[str, Any], config: dict[str, Any], event: Any, request_id: str, started: float
     ) -> dict[str, Any]:
+        dimensions = {"FunctionName": config["FunctionName"]}
+        cloudwatch.record_metric(_NAMESPACE, "Invocations", 1, "Count", dimensions)
         result: dict[str, Any] = dispatch(func, config, event, request_id, started)
         duration_ms = (time.time() - started) * 1000
-        emit(config["FunctionName"], duration_ms, error=bool(result.get("error")), throttle=False)
+        cloudwatch.record_metric(_NAMESPACE, "Errors", int(bool(result.get("error"))), "Count", dimensions)
+        cloudwatch.record_metric(_NAMESPACE, "Duration", duration_ms, "Milliseconds", dimensions)
         return result
 
     def only_throttles(function_name: str, duration_ms: float, error: bool, throttle: bool) -> None:

@@ -1,0 +1,148 @@
+"""The deployed stack, end to end: `overcut demo` in processes of its own, as a person runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overcut.sensors.readings import format_time
+from tests.conftest import recorded_data
+from workbench.cloud.processes import EmbeddedCloud
+from workbench.readings_files import read_readings, write_readings
+from workbench.simulate import simulate_unit
+
+pytestmark = pytest.mark.emulator
+
+OVERCUT = Path(sys.executable).parent / "overcut"
+STARTED_AT = datetime(2026, 3, 2, tzinfo=UTC)
+LIVE_FROM = STARTED_AT + timedelta(days=1)
+
+
+class Demo:
+    """A demonstration in a process of its own."""
+
+    def __init__(self, state: Path, *arguments: str) -> None:
+        self.state = state
+        self.log = state.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [OVERCUT, "demo", "--state", state, *arguments], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """The summary, once the demonstration has ended well."""
+        assert self.process.wait(400) == 0, self.log.read_text()
+        summary: dict[str, Any] = json.loads((self.state / "summary.json").read_text())
+        return summary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demonstrations")
+
+
+@pytest.fixture(scope="module")
+def simulated(folder: Path) -> Iterator[Demo]:
+    readings, _ = simulate_unit(history_days=1, live_hours=2, seed=5, started_at=STARTED_AT)
+    write_readings(folder / "unit.csv.gz", readings)
+    arguments = ("--readings", str(folder / "unit.csv.gz"), "--train-until", format_time(LIVE_FROM), "--speed", "120")
+    demo = Demo(folder / "simulated", *arguments)
+    yield demo
+    demo.process.kill()
+
+
+@pytest.fixture(scope="module")
+def recorded(folder: Path) -> Iterator[tuple[Demo, Demo]]:
+    """The laboratory's evaporator, by one measure and by all three: two demonstrations at the same time."""
+    found = read_readings(recorded_data("hvac_evaporator_2021.csv.gz"))
+    until = datetime(2021, 6, 10, 12, 50, tzinfo=UTC)
+    write_readings(folder / "hvac.csv.gz", (r for r in found.readings if r.measured_at < until))
+    arguments = ("--readings", str(folder / "hvac.csv.gz"), "--train-until", "2021-06-10T11:00:00Z", "--speed", "120")
+    demos = (
+        Demo(folder / "one", *arguments, "--measure", "evaporator_temperature"),
+        Demo(folder / "three", *arguments),
+    )
+    yield demos
+    for demo in demos:
+        demo.process.kill()
+
+
+def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
+    summary = simulated.summary()
+    (incident,) = summary["incidents"]
+    # the simulated unit's fault is 25 minutes long and begins 40 minutes into the live part
+    assert incident == {
+        "sensor_id": "unit-1",
+        "kind": "equipment",
+        "first_anomalous_at": "2026-03-03T00:40:00Z",
+        "opened_at": "2026-03-03T00:44:00Z",
+        "recovered_at": "2026-03-03T01:34:00Z",
+        "anomalous_minutes": 25,
+    }
+    assert [text["kind"] for text in summary["texts"]] == ["alert", "recovery"]
+    assert all(len(text["body"]) <= 160 for text in summary["texts"])
+    assert summary["readings"] == {"streamed": 1560, "stored": 1560, "quarantined": 0}
+    assert summary["training"]["status"] == "SUCCEEDED"
+    assert summary["training"]["sensors"] == 1
+    assert {function["memory_mb"] for function in summary["functions"]} == {128}
+    assert sum(function["errors"] for function in summary["functions"]) == 0
+    assert EmbeddedCloud(simulated.state / "cloud").status() is None
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["one measure", "three measures"])
+def test_the_recorded_fault_is_found_to_the_minute(recorded: tuple[Demo, Demo], which: int) -> None:
+    summary = recorded[which].summary()
+    assert summary["incidents"] == [
+        {
+            "sensor_id": "hvac-323",
+            "kind": "equipment",
+            "first_anomalous_at": "2021-06-10T12:02:00Z",
+            "opened_at": "2021-06-10T12:06:00Z",
+            "recovered_at": "2021-06-10T12:40:00Z",
+            "anomalous_minutes": 9,
+        }
+    ]
+    assert [text["kind"] for text in summary["texts"]] == ["alert", "recovery"]
+    assert summary["readings"] == {"streamed": 770, "stored": 770, "quarantined": 0}
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "crash"])
+def test_nothing_stays_behind(tmp_path: Path, with_signal: signal.Signals) -> None:
+    demo = Demo(tmp_path / "state")
+    cloud = EmbeddedCloud(demo.state / "cloud")
+    _until(lambda: cloud.status() is not None)
+    running = cloud.status()
+    assert running is not None
+    _until(lambda: (demo.state / "cloud" / "cdk-bootstrap.log").exists())
+    again = subprocess.run(
+        [OVERCUT, "demo", "--state", demo.state], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert again.returncode == 1
+    assert f"{running.url} (process {running.pid})" in again.stderr
+    demo.process.send_signal(with_signal)
+    assert demo.process.wait(30) != 0
+    _until(lambda: cloud.status() is None)
+    _until(lambda: not _group_lives(running.pid))
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _until(holds: Any, seconds: float = 30) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "it took too long"
+        time.sleep(0.1)
