@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -61,7 +62,12 @@ class CapacityUnits(_Settings):
 
 
 def _http_url(url: str) -> str:
-    if not url.startswith("https://") and not url.startswith(("http://127.0.0.1", "http://localhost")):
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname
+    except ValueError:
+        scheme, host = "", None
+    if not host or not (scheme == "https" or (scheme == "http" and host in {"127.0.0.1", "localhost"})):
         raise ValueError("must begin with https:// (http:// only to this machine)")
     return url
 
@@ -188,8 +194,7 @@ def _first_problem(error: ValidationError) -> str:
         message = f"must be {_PATTERNS[problem['ctx']['pattern']]}, not {problem['input']!r}"
     elif not isinstance(problem["input"], dict):
         message += f", not {problem['input']!r}"
-    message = " ".join(message.split())
-    return f"{key}: {message}" if key else message
+    return " ".join((f"{key}: {message}" if key else message).split())
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:

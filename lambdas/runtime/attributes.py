@@ -24,7 +24,8 @@ def to_attribute(value: Any) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, int | float):
-        return {"N": repr(value)}
+        # numpy's floats are floats whose repr is not a number
+        return {"N": repr(float(value)) if isinstance(value, float) else str(int(value))}
     if isinstance(value, Mapping):
         return {"M": to_attributes(value)}
     if isinstance(value, list | tuple):

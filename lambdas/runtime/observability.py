@@ -1,6 +1,7 @@
 """Logs and metrics: an event name and fields, one metric per outcome. No metric of a single sensor, no phone number."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ class Observability:
     def __init__(self, function: str) -> None:
         self._logger = Logger(service=function, use_rfc3339=True)
         self._metrics = Metrics(namespace=NAMESPACE, service=function)
+        self._counts: Counter[str] = Counter()
 
     def info(self, event: str, **fields: Any) -> None:
         self._logger.info(event, **fields)
@@ -25,13 +27,15 @@ class Observability:
 
     def count(self, outcome: str, number: int = 1) -> None:
         """Add to the metric of an outcome; it leaves with `flush`."""
-        if number:
-            self._metrics.add_metric(name=outcome, unit=MetricUnit.Count, value=number)
+        self._counts[outcome] += number
 
     def flush(self) -> None:
-        """Write the metrics of this invocation to the log, in CloudWatch's embedded metric format."""
-        if self._metrics.metric_set:
+        """Write the metrics of this invocation to the log, in CloudWatch's embedded metric format: one value each."""
+        for outcome, number in self._counts.items():
+            self._metrics.add_metric(name=outcome, unit=MetricUnit.Count, value=number)
+        if self._counts:
             self._metrics.flush_metrics()
+        self._counts.clear()
 
 
 def initialise(dependencies: Callable[[], object]) -> None:

@@ -289,6 +289,15 @@ class CutoffsStore:
         )
         return [_cutoff_from_item(item) for item in answer["Items"]]
 
+    def trained_after(self, sensor_id: str, moment: datetime) -> list[Cutoff]:
+        """All of the sensor's cutoffs that were trained after `moment`, oldest first."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            KeyConditionExpression="sensor_id = :s AND trained_at > :m",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":m": {"S": format_time(moment)}},
+        )
+        return [_cutoff_from_item(item) for page in pages for item in page["Items"]]
+
     def put(self, cutoffs: Iterable[Cutoff]) -> None:
         _write_all(self.client, self.table, map(_cutoff_item, cutoffs))
 

@@ -17,15 +17,21 @@ from overcut.sensors.incidents import Incident, IncidentState, Text, TextKind, T
 SEGMENT_LENGTH = 160
 # ASCII that is in GSM-7's basic set; `^{}\[~]|` cost two characters each and "`" is not in it at all
 _PLAIN = frozenset("".join(map(chr, range(32, 127)))) - frozenset("^{}\\[~]|`")
-_SPELLED = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"})
+_SPELLED = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "μ": "u", "°": ""}
+    | dict.fromkeys("–—‐−", "-")
+    | dict.fromkeys("’‘", "'")
+    | dict.fromkeys("“”", '"')
+    | dict(zip("{}[]", "()()", strict=True))
+)
 
 
 def to_gsm7(text: str) -> str:
     """`text` in characters that take one place each in a segment: accents dropped, control characters as spaces,
     brackets as parentheses, the rest as `?`."""
-    spelled = text.translate(_SPELLED).replace("°", "").translate(str.maketrans("{}[]’‘", "()()''"))
-    decomposed = unicodedata.normalize("NFKD", spelled)
-    plain = (" " if unicodedata.category(c) == "Cc" else c for c in decomposed if not unicodedata.combining(c))
+    # decomposed first: the one character for degrees Celsius holds a degree sign
+    spelled = unicodedata.normalize("NFKD", text).translate(_SPELLED)
+    plain = (" " if unicodedata.category(c) == "Cc" else c for c in spelled if not unicodedata.combining(c))
     return "".join(c if c in _PLAIN else "?" for c in plain)
 
 
@@ -111,13 +117,15 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     site = _short(first.equipment.site or "no site", 24)
     what = "also abnormal" if kind is TextKind.ALERT else "OK again"
     start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(incidents)} units {what}: "
-    rest = f", since {_clock(first.first_anomalous_at)} UTC. Ref {first.reference}"
+    last = max(incident.last_anomalous_at for incident in incidents)
+    since = first.first_anomalous_at if kind is TextKind.ALERT else last
+    rest = f", since {_clock(since)} UTC. Ref {first.reference}"
     room = SEGMENT_LENGTH - len(start) - len(rest)
-    names = [_short(incident.equipment.name, 24) for incident in incidents]
-    shown = names
-    while shown and len(_listed(shown, len(names))) > room:
+    # with a comma and a space after each, no more names than these can fit, be there thousands
+    shown = [_short(incident.equipment.name, 24) for incident in incidents[: SEGMENT_LENGTH // 2]]
+    while shown and len(_listed(shown, len(incidents))) > room:
         shown = shown[:-1]
-    return start + _listed(shown, len(names)) + rest
+    return start + _listed(shown, len(incidents)) + rest
 
 
 def _listed(shown: Sequence[str], total: int) -> str:

@@ -130,16 +130,22 @@ def train_cohort(
 def _steps(series: Sequence[SensorSeries]) -> Floats:
     """The smallest step of each sensor's measures, shape (sensors, measures).
 
-    A measure that never moved shows no step: it has its cohort's median, and where the whole cohort rests, the coarsest
-    usual step that its value is a multiple of.
+    A measure that never moved, or in no more than one reading of a hundred, does not show its step: it has its cohort's
+    median, and where the whole cohort rests, the coarsest usual step that its value is a multiple of.
     """
     steps = np.array([[_smallest_step(column) for column in s.values.T] for s in series])
+    moving = np.array([[_moves(column) for column in s.values.T] for s in series])
     for m in range(steps.shape[1]):
-        moving = steps[:, m] > 0
-        for k in map(int, np.flatnonzero(~moving)):
-            resting_at = float(series[k].values[0, m])
-            steps[k, m] = float(np.median(steps[moving, m])) if moving.any() else _usual_step(resting_at)
+        cohort = float(np.median(steps[moving[:, m], m])) if moving[:, m].any() else None
+        for k in map(int, np.flatnonzero(~moving[:, m])):
+            usual = cohort or _usual_step(float(np.median(series[k].values[:, m])))
+            steps[k, m] = min(usual, steps[k, m] or usual)
     return steps
+
+
+def _moves(column: Floats) -> bool:
+    low, high = np.quantile(column, [0.005, 0.995], method="nearest")
+    return bool(low < high)
 
 
 def _smallest_step(column: Floats) -> float:

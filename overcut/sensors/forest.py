@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from krcf import RandomCutForest, RandomCutForestOptions
 
+# the library counts in 32 bits, where a coordinate past 3e38 makes every score NaN, which is above no cutoff
+FARTHEST = 1e12
+
 
 @dataclass(frozen=True)
 class ForestParameters:
@@ -43,13 +46,17 @@ def train_forest(
     }
     forest = RandomCutForest(options)
     for point in points:
-        forest.update(point)
+        forest.update(_within_reach(point))
     return forest
 
 
 def anomaly_score(forest: RandomCutForest, point: Sequence[float]) -> float:
     """How anomalous `point` is, shape (dimensions,): higher is more anomalous, and only within this forest."""
-    return forest.score(point)
+    return forest.score(_within_reach(point))
+
+
+def _within_reach(point: Sequence[float]) -> list[float]:
+    return [max(-FARTHEST, min(FARTHEST, coordinate)) for coordinate in point]
 
 
 def dump_forest(forest: RandomCutForest) -> bytes:

@@ -4,7 +4,7 @@ Everything here is decided by `measured_at`, never by arrival: the same readings
 in any batches, however often they come.
 
     judged readings ──▶ runs (five consecutive anomalous minutes)
-                        ──▶ episodes (runs less than the recovery time apart)
+                        ──▶ episodes (runs with no recovery between them)
                             ──▶ changes to the sensor's incidents, in view of its head
 """
 
@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 EQUIPMENT_FAULT = "equipment"
@@ -33,7 +33,7 @@ class RunRule:
 
     Attributes:
         consecutive_minutes: how long readings must be anomalous without a normal one between.
-        recovery_minutes: how long no run may follow before the incident is over.
+        recovery_minutes: how long after a run a normal reading shows that the incident is over.
     """
 
     consecutive_minutes: int = 5
@@ -50,6 +50,14 @@ class RunRule:
         """
         covering = math.ceil(timedelta(minutes=self.consecutive_minutes) / interval)
         return covering if interval <= timedelta(minutes=1) else covering + 1
+
+    def shortest_run(self, interval: timedelta) -> timedelta:
+        """How far apart the first and the last reading of a run lie at least: a burst of readings is not one.
+
+        Half a minute less than meant, since no sensor measures to the second.
+        """
+        meant = min((self.readings_needed(interval) - 1) * interval, timedelta(minutes=self.consecutive_minutes))
+        return meant - timedelta(seconds=30)
 
     def history_needed(self, interval: timedelta) -> int:
         """How many readings before a new one decide about it: enough to see the last run until it is recovered."""
@@ -78,33 +86,34 @@ def find_runs(judged: Sequence[JudgedReading], interval: timedelta, rule: RunRul
     A normal reading ends a run, and so does a gap of more than two intervals. A reading without a verdict is as if it
     were missing.
     """
-    needed = rule.readings_needed(interval)
+    needed, shortest = rule.readings_needed(interval), rule.shortest_run(interval)
     runs: list[Run] = []
     streak: list[datetime] = []
+    is_run = False
     for reading in judged:
         if reading.is_anomaly is None:
             continue
+        if not reading.is_anomaly or (streak and reading.measured_at - streak[-1] > 2 * interval):
+            streak, is_run = [], False
         if not reading.is_anomaly:
-            streak = []
             continue
-        if streak and reading.measured_at - streak[-1] > 2 * interval:
-            streak = []
         streak.append(reading.measured_at)
-        if len(streak) == needed:
-            runs.append(Run(streak[0], reading.measured_at, reading.measured_at))
-        elif len(streak) > needed:
+        if is_run:
             runs[-1] = replace(runs[-1], last=reading.measured_at)
+        elif len(streak) >= needed and reading.measured_at - streak[0] >= shortest:
+            runs.append(Run(streak[0], reading.measured_at, reading.measured_at))
+            is_run = True
     return runs
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Runs that belong together: each begins less than the recovery time after the one before it.
+    """Runs that belong together: none but the first begins after a recovery.
 
     Attributes:
         first_anomalous_at, last_anomalous_at: its ends.
         opened_at: the minute that completed its first run.
-        recovered_at: the first reading that shows it over, or None while none does.
+        recovered_at: the first normal reading a recovery time after its last anomalous one, or None while none is.
     """
 
     first_anomalous_at: datetime
@@ -114,37 +123,39 @@ class Episode:
 
 
 def find_episodes(
-    runs: Sequence[Run], judged: Sequence[JudgedReading], interval: timedelta, rule: RunRule
+    runs: Sequence[Run], judged: Sequence[JudgedReading], rule: RunRule, known: Episode | None = None
 ) -> list[Episode]:
-    """`runs`, sorted by time, joined into episodes, each with its recovery if `judged` shows one."""
+    """`runs` joined into episodes, each with its recovery if `judged` shows one.
+
+    Only a normal reading is a recovery: nothing measured, or an anomaly that may yet be part of a run, is none.
+
+    Args:
+        known: an episode of before, joined with the runs like one of them; a recovery it has stays, since people
+            were told of it.
+    """
+    pieces = [Episode(run.first, run.completed, run.last) for run in runs]
     episodes: list[Episode] = []
-    for run in runs:
-        if episodes and run.first - episodes[-1].last_anomalous_at < rule.recovery:
-            last = max(episodes[-1].last_anomalous_at, run.last)
-            episodes[-1] = replace(episodes[-1], last_anomalous_at=last)
+    told: datetime | None = None
+    for piece in sorted([*pieces, *([known] if known else [])], key=lambda piece: piece.first_anomalous_at):
+        whole = piece
+        if episodes and _goes_on(episodes[-1], piece):
+            before = episodes.pop()
+            whole = replace(before, last_anomalous_at=max(before.last_anomalous_at, piece.last_anomalous_at))
+            told = told or piece.recovered_at
         else:
-            episodes.append(Episode(run.first, run.completed, run.last))
-    return [replace(e, recovered_at=_recovered_at(e.last_anomalous_at, judged, interval, rule)) for e in episodes]
+            told = piece.recovered_at
+        shown = _recovered_at(whole.last_anomalous_at, judged, rule)
+        episodes.append(replace(whole, recovered_at=min((at for at in (told, shown) if at), default=None)))
+    return episodes
 
 
-def _recovered_at(
-    last_anomalous_at: datetime, judged: Sequence[JudgedReading], interval: timedelta, rule: RunRule
-) -> datetime | None:
-    """The first reading a recovery time after `last_anomalous_at`, unless a streak from before may yet be a run."""
+def _goes_on(before: Episode, piece: Episode) -> bool:
+    return before.recovered_at is None or piece.first_anomalous_at < before.recovered_at
+
+
+def _recovered_at(last_anomalous_at: datetime, judged: Sequence[JudgedReading], rule: RunRule) -> datetime | None:
     over = last_anomalous_at + rule.recovery
-    streak_first: datetime | None = None
-    previous: datetime | None = None
-    for reading in judged:
-        if reading.is_anomaly is None or reading.measured_at <= last_anomalous_at:
-            continue
-        if not reading.is_anomaly:
-            streak_first = None
-        elif streak_first is None or previous is None or reading.measured_at - previous > 2 * interval:
-            streak_first = reading.measured_at
-        previous = reading.measured_at
-        if reading.measured_at >= over and (streak_first is None or streak_first >= over):
-            return reading.measured_at
-    return None
+    return next((one.measured_at for one in judged if one.measured_at >= over and one.is_anomaly is False), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +217,26 @@ def decide(
             an incident is open, from its last anomalous minute) to the newest known.
         new: when the readings that came just now were measured.
 
-    A run that overlaps the head's incident, or lies less than the recovery time from it, belongs to it. Later ones open
-    incidents. Earlier ones were missed: people are not told of a past that a later incident has overtaken.
+    A run that overlaps the head's incident, or that no recovery parts from it, belongs to it. Later ones open
+    incidents: whatever happens after a recovery that people were told of, they are told of too. Earlier ones were
+    missed: people are not told of a past that a later incident has overtaken.
     """
-    runs = find_runs(judged, interval, rule)
     changes: list[Change] = []
-    if head is not None:
-        known = Run(head.first_anomalous_at, head.opened_at, head.last_anomalous_at)
+    if head is None:
+        runs = find_runs(judged, interval, rule)
+        episodes = find_episodes(runs, judged, rule)
+    else:
+        # a recovery parts runs, even when the reading that showed it has changed since
+        told = head.recovered_at or datetime.max.replace(tzinfo=UTC)
+        before = [reading for reading in judged if reading.measured_at <= told]
+        runs = find_runs(before, interval, rule) + find_runs(judged[len(before) :], interval, rule)
+        known = _episode_of(head)
         if not head.is_contradicted and _contradicts(known, runs, judged):
             head = replace(head, version=head.version + 1, is_contradicted=True)
-            changes.append(Change(ChangeKind.CONTRADICT, _episode_of(head), head))
-        runs = sorted([*runs, known], key=lambda run: run.first)
-    for episode in find_episodes(runs, judged, interval, rule):
-        if head is None or episode.first_anomalous_at > head.last_anomalous_at:
+            changes.append(Change(ChangeKind.CONTRADICT, known, head))
+        episodes = find_episodes(runs, judged, rule, known)
+    for episode in episodes:
+        if head is None or episode.first_anomalous_at > head.first_anomalous_at:
             opened = Head(
                 (head.version if head else 0) + 1,
                 episode.opened_at,
@@ -252,10 +270,11 @@ def _episode_of(head: Head) -> Episode:
     return Episode(head.first_anomalous_at, head.opened_at, head.last_anomalous_at, head.recovered_at)
 
 
-def _contradicts(known: Run, runs: Sequence[Run], judged: Sequence[JudgedReading]) -> bool:
+def _contradicts(known: Episode, runs: Sequence[Run], judged: Sequence[JudgedReading]) -> bool:
     """Whether `judged` reaches over the whole of `known` and yet holds no run in it."""
-    covered = bool(judged) and judged[0].measured_at <= known.first and judged[-1].measured_at >= known.last
-    return covered and not any(run.first <= known.last and run.last >= known.first for run in runs)
+    first, last = known.first_anomalous_at, known.last_anomalous_at
+    covered = bool(judged) and judged[0].measured_at <= first and judged[-1].measured_at >= last
+    return covered and not any(run.first <= last and run.last >= first for run in runs)
 
 
 class TextKind(StrEnum):

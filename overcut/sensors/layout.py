@@ -21,7 +21,7 @@ def hour_of(measured_at: datetime) -> datetime:
 
 def day_prefix(day: date) -> str:
     """Where a day's readings lie: a Hive partition."""
-    return f"{READINGS_PREFIX}dt={day:%Y-%m-%d}/"
+    return f"{READINGS_PREFIX}dt={day.isoformat()}/"
 
 
 def readings_key(hour: datetime, bucket: int) -> str:

@@ -43,7 +43,8 @@ class Reading:
 
 def format_time(moment: datetime) -> str:
     """`moment` as ISO 8601 in UTC with whole seconds, which sorts as text: `2021-06-10T12:02:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime leaves the zeros off a year before 1000, which then sorts after this one and cannot be read back
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def parse_time(text: object) -> datetime:
@@ -53,14 +54,14 @@ def parse_time(text: object) -> datetime:
         RefusedReadingError: not a text, not ISO 8601, or without a zone.
     """
     if not isinstance(text, str):
-        raise RefusedReadingError(f"measured_at is not a text: {text!r}")
+        raise RefusedReadingError(f"measured_at is not a text: {text!r:.80}")
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
-            raise RefusedReadingError(f"measured_at has no time zone: {text!r}")
+            raise RefusedReadingError(f"measured_at has no time zone: {text!r:.80}")
         return moment.astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError):
-        raise RefusedReadingError(f"measured_at is not a time in ISO 8601: {text!r}") from None
+        raise RefusedReadingError(f"measured_at is not a time in ISO 8601: {text!r:.80}") from None
 
 
 def make_reading(

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions
 from jmespath.parser import ParsedResult
 
 from overcut import RefusedError
@@ -15,6 +17,12 @@ from overcut.sensors.readings import Reading, RefusedReadingError, make_reading,
 
 class FieldMappingError(RefusedError):
     """An expression of a field mapping is not JMESPath."""
+
+
+def _functions(node: Mapping[str, Any]) -> set[str]:
+    """The functions that a parsed expression calls."""
+    own = {str(node["value"])} if node["type"] == "function_expression" else set()
+    return own.union(*(_functions(child) for child in node["children"] if isinstance(child, dict)))
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,9 @@ class FieldMapping:
                 compiled.append(jmespath.compile(getattr(self, name)))
             except JMESPathError as error:
                 raise FieldMappingError(f"{name} is not a JMESPath expression: {error}") from None
+            unknown = sorted(_functions(compiled[-1].parsed) - set(Functions.FUNCTION_TABLE))
+            if unknown:
+                raise FieldMappingError(f"{name} calls {unknown[0]}(), which JMESPath does not have")
         return compiled[0], compiled[1], compiled[2]
 
     def check(self) -> None:
@@ -61,7 +72,8 @@ class FieldMapping:
         sensor_id, measured_at, values = self._expressions
         try:
             parts = [expression.search(event) for expression in (sensor_id, measured_at, values)]
-        except JMESPathError as error:
+        except (JMESPathError, TypeError, ValueError, ArithmeticError) as error:
+            # jmespath lets through what Python says to the infinity in ceil(x), or to a text compared with a number
             raise RefusedReadingError(f"the field mapping does not fit the event: {error}") from None
         for name, part in zip(("sensor_id", "measured_at", "values"), parts, strict=True):
             if part is None:

@@ -57,14 +57,19 @@ def make_bundle(group: str, sources: Iterable[str], target: Target, into: Path) 
     """
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
-    requirements = _uv("export", "--frozen", "--no-emit-project", "--only-group", group)
+    # it names each wheel's address, so nothing is asked of an index and what was had once is had without a network
+    locked = into.parent / f"pylock.{into.name}.toml"
+    _uv(
+        *("export", "--frozen", "--no-emit-project", "--only-group", group),
+        *("--quiet", "--format", "pylock.toml", "--output-file", str(locked)),
+    )
     platform = ["--python-platform", _PLATFORMS[target.platform]] if target.platform in _PLATFORMS else []
     _uv(
-        *("pip", "install", "--quiet", "--target", str(into), "--requirements", "-"),
+        *("pip", "install", "--quiet", "--target", str(into), "--requirements", str(locked)),
         *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--python-version", target.python_version),
         *platform,
-        stdin=requirements,
     )
+    locked.unlink()
     shutil.rmtree(into / "bin", ignore_errors=True)
     for written_by_installer in ("RECORD", "REQUESTED", "INSTALLER", "uv_cache.json"):
         for file in into.glob(f"*.dist-info/{written_by_installer}"):
@@ -93,12 +98,12 @@ def to_tar_gz(folder: Path) -> Path:
     return packed
 
 
-def _uv(*arguments: str, stdin: str = "") -> str:
+def _uv(*arguments: str) -> None:
     environment = {"UV_CACHE_DIR": str(ROOT / ".tools" / "uv-cache"), **os.environ}
     done = subprocess.run(  # noqa: S603  # the project's own tool, by argument list
         [uv.find_uv_bin(), "--color", "never", *arguments],
         cwd=ROOT,
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         env=environment,
@@ -106,4 +111,3 @@ def _uv(*arguments: str, stdin: str = "") -> str:
     )
     if done.returncode:
         raise BundlingError(f"uv {arguments[0]} failed: {done.stderr.strip()[-1000:]}")
-    return done.stdout

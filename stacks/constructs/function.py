@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -40,8 +41,16 @@ def shared_sources(pipeline: str) -> list[str]:
     ]
 
 
+def log_group(scope: Construct, construct_id: str, stage: Stage) -> logs.LogGroup:
+    """A log group that keeps its events as long as the stage says, and goes with the stack."""
+    retention = _RETENTION[stage.functions.log_retention_days]
+    return logs.LogGroup(scope, construct_id, retention=retention, removal_policy=RemovalPolicy.DESTROY)
+
+
 class PipelineFunction(lambda_.Function):
     """A function of 128 MB, bundled without Docker, whose folder, import path and handler string are one name.
+
+    Its role may write its own log and nothing else until something is granted.
 
     Args:
         pipeline, function: `lambdas/<pipeline>/<function>/handler.py` holds its handler.
@@ -62,12 +71,9 @@ class PipelineFunction(lambda_.Function):
         retry_attempts: int | None = None,
         max_event_age: Duration | None = None,
     ) -> None:
-        log_group = logs.LogGroup(
-            scope,
-            f"{construct_id}Logs",
-            retention=_RETENTION[stage.functions.log_retention_days],
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        logs_to = log_group(scope, f"{construct_id}Logs", stage)
+        role = iam.Role(scope, f"{construct_id}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        logs_to.grant_write(role)
         super().__init__(
             scope,
             construct_id,
@@ -79,7 +85,8 @@ class PipelineFunction(lambda_.Function):
             handler=f"lambdas.{pipeline}.{function}.handler.handler",
             code=lambda_.Code.from_asset(str(_bundle(stage, pipeline, function))),
             environment=dict(environment),
-            log_group=log_group,
+            log_group=logs_to,
+            role=role,
             retry_attempts=retry_attempts,
             max_event_age=max_event_age,
         )

@@ -1,8 +1,9 @@
 """Alerting: the topic that texts maintenance staff, and the one that tells the people who run Overcut."""
 
-from aws_cdk import CfnParameter
+from aws_cdk import CfnParameter, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -22,8 +23,8 @@ class Alerting(Construct):
                 phone_parameter(contact_id),
                 no_echo=True,
                 allowed_pattern=r"^\+[1-9]\d{6,14}$",
-                constraint_description="must be a phone number in E.164 form, such as +4915112345678",
-                description=f"Who is texted as {contact_id}, in E.164 form, such as +4915112345678",
+                constraint_description="must be a phone number in E.164 form: a plus sign, then 7 to 15 digits",
+                description=f"Who is texted as {contact_id}: a phone number in E.164 form",
             )
             self.alerts.add_subscription(
                 subscriptions.SmsSubscription(
@@ -32,6 +33,11 @@ class Alerting(Construct):
                 )
             )
         self.operations = sns.Topic(self, "Operations", enforce_ssl=True)
+        # the policy that enforces TLS replaces SNS's own, which let alarms of the account publish
+        alarms = iam.ServicePrincipal(
+            "cloudwatch.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
+        )
+        self.operations.grant_publish(alarms)
         for address in stage.operations_emails:
             self.operations.add_subscription(subscriptions.EmailSubscription(address))
 

@@ -11,6 +11,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks.constructs.function import PipelineFunction
+from stacks.constructs.grants import FailuresToBucket, allow
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.storage import Storage
 from stacks.stage import Stage
@@ -84,9 +85,9 @@ class Detection(Construct):
         storage.incidents.grant(
             function, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"
         )
-        storage.bucket.grant_read(function, "models/sensors/*")
+        allow(function, storage.bucket.arn_for_objects("models/sensors/*"), "s3:GetObject")
         alerting.alerts.grant_publish(function)
-        self.parked.grant_send_messages(function)
+        self.parked.grant(function, "sqs:SendMessage")
         function.add_event_source(
             event_sources.DynamoEventSource(
                 storage.readings,
@@ -95,7 +96,7 @@ class Detection(Construct):
                 parallelization_factor=10,
                 bisect_batch_on_error=True,
                 max_record_age=Duration.hours(6),
-                on_failure=event_sources.S3OnFailureDestination(storage.bucket),
+                on_failure=FailuresToBucket(storage.bucket),
                 filters=[
                     # an expired reading leaves the table, and that is no reading
                     lambda_.FilterCriteria.filter({"eventName": lambda_.FilterRule.or_("INSERT", "MODIFY")})
@@ -114,6 +115,7 @@ class Detection(Construct):
             description="Sends the texts that are still owed",
             timeout=DETECT_TIMEOUT,
             retry_attempts=0,
+            max_event_age=Duration.minutes(1),
             environment={
                 "INCIDENTS_TABLE": storage.incidents.table_name,
                 "ALERTS_TOPIC": alerting.alerts.topic_arn,

@@ -3,13 +3,13 @@
 import json
 from dataclasses import asdict
 
-from aws_cdk import Duration
+from aws_cdk import ArnFormat, Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
-from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stacks.constructs.function import PipelineFunction
+from stacks.constructs.grants import allow
 from stacks.sensors.storage import Storage
 from stacks.stage import Stage
 
@@ -46,15 +46,21 @@ class Ingestion(Construct):
         storage.sensors.grant(self.poll_readings, "dynamodb:BatchGetItem", "dynamodb:PutItem")
         storage.sources.grant(self.poll_readings, "dynamodb:GetItem", "dynamodb:UpdateItem")
         storage.pending_exports.grant(self.poll_readings, "dynamodb:BatchWriteItem")
-        storage.bucket.grant_put(self.poll_readings, "quarantine/*")
+        allow(self.poll_readings, storage.bucket.arn_for_objects("quarantine/*"), "s3:PutObject")
         for source_id in sorted(stage.sensors.sources):
             self._schedule(source_id, stage)
 
     def _schedule(self, source_id: str, stage: Stage) -> None:
         source = stage.sensors.sources[source_id]
         if source.secret_name:
-            secret = secretsmanager.Secret.from_secret_name_v2(self, f"Secret-{source_id}", source.secret_name)
-            secret.grant_read(self.poll_readings)
+            secret = Stack.of(self).format_arn(
+                service="secretsmanager",
+                resource="secret",
+                # Secrets Manager ends a secret's ARN in six characters of its own
+                resource_name=f"{source.secret_name}-??????",
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            )
+            allow(self.poll_readings, secret, "secretsmanager:GetSecretValue")
         events.Rule(
             self,
             f"Every-minute-{source_id}",

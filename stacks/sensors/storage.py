@@ -55,7 +55,13 @@ class Storage(Construct):
             enforce_ssl=True,
             versioned=stage.keep_data,
             removal_policy=self._removal_policy,
-            lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    abort_incomplete_multipart_upload_after=Duration.days(7),
+                    # an hour that is exported again leaves its older object behind
+                    noncurrent_version_expiration=Duration.days(30),
+                )
+            ],
         )
 
     @property

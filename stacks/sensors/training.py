@@ -8,14 +8,14 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from stacks.constructs.bundling import Target, make_bundle, to_tar_gz
-from stacks.constructs.function import PipelineFunction, bundle_folder, shared_sources
+from stacks.constructs.function import PipelineFunction, bundle_folder, log_group, shared_sources
+from stacks.constructs.grants import allow
 from stacks.constructs.training_image import REPOSITORY, TAG, registry_account
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.storage import Storage
@@ -38,9 +38,9 @@ class Training(Construct):
         super().__init__(scope, construct_id)
         self.export_training_set = self._export_function(stage, storage)
         self.role = self._training_role(storage)
-        self.export = self._workflow("Export", self._export_all("Export", stage))
+        self.export = self._workflow("Export", self._export_all("Export", stage), stage)
         train = self._train(stage, storage)
-        self.train = self._workflow("Train", self._export_all("ExportFirst", stage).next(train))
+        self.train = self._workflow("Train", self._export_all("ExportFirst", stage).next(train), stage)
         self._allow_training(self.train)
         events.Rule(self, "Hourly", schedule=EVERY_HOUR, targets=[targets.SfnStateMachine(self.export)])
         nightly = events.Schedule.expression(stage.sensors.training_schedule)
@@ -73,22 +73,23 @@ class Training(Construct):
         storage.readings.grant(function, "dynamodb:Query")
         storage.sensors.grant(function, "dynamodb:Query")
         storage.pending_exports.grant(function, "dynamodb:Query", "dynamodb:DeleteItem")
-        storage.bucket.grant_put(function, "readings/*")
+        allow(function, storage.bucket.arn_for_objects("readings/*"), "s3:PutObject")
         return function
 
     def _export_all(self, name: str, stage: Stage) -> sfn.Chain:
         """Run the exporter for every bucket at once."""
         buckets = sfn.Result.from_array(list(range(stage.sensors.export_buckets)))
         each = sfn.Map(self, f"{name}EveryBucket", items_path="$", max_concurrency=16, result_path=sfn.JsonPath.DISCARD)
-        each.item_processor(
-            tasks.LambdaInvoke(
-                self,
-                f"{name}Bucket",
-                lambda_function=self.export_training_set,
-                payload=sfn.TaskInput.from_object({"bucket": sfn.JsonPath.number_at("$")}),
-                retry_on_service_exceptions=True,
-            )
+        export = tasks.LambdaInvoke(
+            self,
+            f"{name}Bucket",
+            lambda_function=self.export_training_set,
+            payload=sfn.TaskInput.from_object({"bucket": sfn.JsonPath.number_at("$")}),
+            retry_on_service_exceptions=False,
         )
+        # whatever went wrong, throttling above all: exporting a bucket again overwrites the same objects
+        export.add_retry(errors=[sfn.Errors.ALL], interval=Duration.seconds(5), max_attempts=5, backoff_rate=2)
+        each.item_processor(export)
         return sfn.Pass(self, f"{name}Buckets", result=buckets).next(each)
 
     def _train(self, stage: Stage, storage: Storage) -> sfn.CustomState:
@@ -102,7 +103,7 @@ class Training(Construct):
         )
         (folder / "training/sensors/entry_point.py").rename(folder / "train_sensors.py")
         source = assets.Asset(self, "TrainingSource", path=str(to_tar_gz(folder)))
-        source.grant_read(self.role)
+        allow(self.role, source.bucket.arn_for_objects(source.s3_object_key), "s3:GetObject")
         repository = ecr.Repository.from_repository_attributes(
             self,
             "TrainingImage",
@@ -161,17 +162,14 @@ class Training(Construct):
             },
         )
 
-    def _workflow(self, name: str, definition: sfn.IChainable) -> sfn.StateMachine:
+    def _workflow(self, name: str, definition: sfn.IChainable, stage: Stage) -> sfn.StateMachine:
         return sfn.StateMachine(
             self,
             name,
             definition_body=sfn.DefinitionBody.from_chainable(definition),
             timeout=TRAINING_TIMEOUT.plus(Duration.hours(1)),
             tracing_enabled=True,
-            logs=sfn.LogOptions(
-                destination=logs.LogGroup(self, f"{name}Logs", retention=logs.RetentionDays.ONE_MONTH),
-                level=sfn.LogLevel.ERROR,
-            ),
+            logs=sfn.LogOptions(destination=log_group(self, f"{name}Logs", stage), level=sfn.LogLevel.ERROR),
         )
 
     def _training_role(self, storage: Storage) -> iam.Role:
@@ -179,9 +177,11 @@ class Training(Construct):
         storage.sensors.grant(role, "dynamodb:Scan")
         storage.cutoffs.grant(role, "dynamodb:BatchWriteItem")
         storage.model_events.grant(role, "dynamodb:PutItem")
-        storage.bucket.grant_read(role, "readings/*")
-        storage.bucket.grant_put(role, "models/sensors/*")
-        storage.bucket.grant_put(role, "training-jobs/sensors/*")
+        bucket = storage.bucket
+        allow(role, bucket.bucket_arn, "s3:ListBucket")
+        allow(role, bucket.arn_for_objects("readings/*"), "s3:GetObject")
+        allow(role, bucket.arn_for_objects("models/sensors/*"), "s3:PutObject")
+        allow(role, bucket.arn_for_objects("training-jobs/sensors/*"), "s3:PutObject")
         role.add_to_policy(
             iam.PolicyStatement(
                 actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"],

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from arro3.io import read_parquet
 from lambdas.runtime.clock import clock_from
 from lambdas.sensors.stores import CutoffsStore, DataBucket, ModelEventsStore, Sensor, SensorsStore
 from overcut.sensors.cohorts import CohortModel, SensorSeries, cohort_id, train_cohort
-from overcut.sensors.cutoffs import model_key
+from overcut.sensors.cutoffs import PROMOTION_DELAY, model_key
 from overcut.sensors.forest import ForestParameters, dump_forest
 from overcut.sensors.layout import day_prefix, days_of_window
 from overcut.sensors.readings import format_time
@@ -106,6 +106,7 @@ def promote(
     job_name: str,
     trained_at: datetime,
     *,
+    now: datetime,
     bucket: DataBucket,
     cutoffs: CutoffsStore,
     events: ModelEventsStore,
@@ -113,7 +114,12 @@ def promote(
     """Write a cohort's forest, then its cutoffs, then what happened; return what happened.
 
     A cutoff comes into force only a while after it is written, so the detectors change over in the same minute.
+
+    Args:
+        trained_at: the end of the window; learning from it may have taken hours.
+        now: the present.
     """
+    effective_from = now.replace(microsecond=0) + PROMOTION_DELAY
     event: dict[str, object] = {
         "job_name": job_name,
         "window_from": format_time(trained_at - timedelta(days=parameters.window_days)),
@@ -127,12 +133,12 @@ def promote(
         event |= {"decision": "held", "reason": "no sensor has enough readings yet"}
     else:
         bucket.put(model_key(model.cohort_id, model.model_version), dump_forest(model.forest))
-        cutoffs.put(model.cutoffs)
+        cutoffs.put(replace(cutoff, effective_from=effective_from) for cutoff in model.cutoffs)
         event |= {
             "decision": "promoted",
             "reason": "",
             "model_version": model.model_version,
-            "effective_from": format_time(model.cutoffs[0].effective_from),
+            "effective_from": format_time(effective_from),
         }
     events.put(model.cohort_id, trained_at, event)
     return {"model_id": model.cohort_id, **event}
@@ -143,7 +149,8 @@ def main(arguments: Sequence[str]) -> None:
     parameters = TrainingParameters.parse(arguments)
     job_name, dynamodb = os.environ["TRAINING_JOB_NAME"], boto3.client("dynamodb")
     bucket = DataBucket(boto3.client("s3"), os.environ["DATA_BUCKET"])
-    trained_at = clock_from(os.environ["CLOCK"]).now().replace(microsecond=0)
+    clock = clock_from(os.environ["CLOCK"])
+    trained_at = clock.now().replace(microsecond=0)
     measured = read_window(bucket, trained_at, timedelta(days=parameters.window_days))
     happened = []
     sensors = SensorsStore(dynamodb, os.environ["SENSORS_TABLE"]).all()
@@ -163,6 +170,7 @@ def main(arguments: Sequence[str]) -> None:
                 parameters,
                 job_name,
                 trained_at,
+                now=clock.now(),
                 bucket=bucket,
                 cutoffs=CutoffsStore(dynamodb, os.environ["CUTOFFS_TABLE"]),
                 events=ModelEventsStore(dynamodb, os.environ["MODEL_EVENTS_TABLE"]),

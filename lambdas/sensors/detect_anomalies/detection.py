@@ -93,7 +93,7 @@ class Judge:
             if len(self._cutoffs) > MAX_SENSORS_REMEMBERED:
                 self._cutoffs.popitem(last=False)
         if len(cutoffs) == 3 and oldest < cutoffs[-1].effective_from:
-            return [*cutoffs, *self._store.as_of(sensor_id, oldest)]
+            return [*self._store.as_of(sensor_id, oldest), *self._store.trained_after(sensor_id, oldest)]
         return cutoffs
 
     def judge(self, readings: Sequence[Reading], cutoffs: Sequence[Cutoff]) -> list[JudgedReading]:

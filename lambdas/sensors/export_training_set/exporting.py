@@ -55,8 +55,9 @@ class Exporter:
         Returns:
             `hours` and `readings` written.
         """
-        sensor_ids = self.sensors.ids_in_bucket(bucket)
+        # a sensor is registered before its hours are marked: whoever marked one of these is among the sensors read now
         pending = self.pending.of(bucket)
+        sensor_ids = self.sensors.ids_in_bucket(bucket)
         last_hour = hour_of(now) - ONE_HOUR
         written = (
             0 if any(hour == last_hour for hour, _ in pending) else self._export_hour(bucket, last_hour, sensor_ids)

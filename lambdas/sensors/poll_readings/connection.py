@@ -13,6 +13,8 @@ import urllib3
 from overcut.sensors.server_sent_events import CONTENT_TYPE, SourceError, check_response
 
 CONNECT_SECONDS = 10.0
+# until the status and headers have come; a stream itself may be quiet for as long as it likes
+ANSWER_SECONDS = 20.0
 CHUNK_BYTES = 64 * 1024
 # what may wait to be parsed: 2 MiB, then the thread stops reading and the source's own buffers fill
 WAITING_CHUNKS = 32
@@ -22,8 +24,38 @@ class SourceUnreachableError(SourceError):
     """No answer: the host is unknown, refuses, times out, or broke off."""
 
 
+class _PatientConnection(urllib3.connection.HTTPConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3's own override
+        sock = self.sock
+        response = super().getresponse()
+        sock.settimeout(None)
+        return response
+
+
+class _PatientTlsConnection(_PatientConnection, urllib3.connection.HTTPSConnection):
+    """The same, over TLS."""
+
+
+class _PatientPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PatientConnection
+
+
+class _PatientTlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _PatientTlsConnection
+
+
+def stream_pool() -> urllib3.PoolManager:
+    """A pool whose read timeout counts until a source has answered, and no longer."""
+    pool = urllib3.PoolManager()
+    pool.pool_classes_by_scheme = {"http": _PatientPool, "https": _PatientTlsPool}
+    return pool
+
+
 class Connection:
     """An open stream of a source.
+
+    Args:
+        pool: made by `stream_pool`.
 
     Raises:
         SourceError: it could not be opened; the text says what to do.
@@ -35,6 +67,9 @@ class Connection:
             # ids are UTF-8 on the wire, while http.client takes a text's characters for bytes
             headers["Last-Event-ID"] = last_event_id.encode().decode("latin-1")
         if authorization:
+            # http.client would put a value that is no header into its error, and so into the log
+            if not (authorization.isascii() and authorization.isprintable()):
+                raise SourceError("its secret is not a header's value: it holds a line end or a character beyond ASCII")
             headers["Authorization"] = authorization
         try:
             self._response = pool.request(
@@ -44,7 +79,7 @@ class Connection:
                 preload_content=False,
                 redirect=False,
                 retries=False,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=None),
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
             )
         except urllib3.exceptions.HTTPError as error:
             raise SourceUnreachableError(f"could not be reached: {error}") from error

@@ -11,14 +11,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
-import urllib3
+from botocore.exceptions import ClientError
 
 from lambdas.runtime.clock import clock_from
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
-from lambdas.sensors.poll_readings.connection import Connection
+from lambdas.sensors.poll_readings.connection import Connection, stream_pool
 from lambdas.sensors.poll_readings.polling import Poller, SourceSetting
 from lambdas.sensors.stores import DataBucket, PendingExportsStore, ReadingsStore, SensorsStore, SourcesStore
+from overcut.sensors.server_sent_events import SourceError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -51,7 +52,7 @@ class Dependencies:
 def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     dynamodb = boto3.client("dynamodb")
-    pool = urllib3.PoolManager()
+    pool = stream_pool()
     observability = Observability("poll_readings")
 
     def connect(source: SourceSetting, last_event_id: str) -> Connection:
@@ -76,7 +77,10 @@ def dependencies() -> Dependencies:
 
 def _secret(name: str) -> str:
     """The Authorization header's value, read at every connection so that a rotated one is used at once."""
-    value: str = boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
+    try:
+        value: str = boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
+    except ClientError as error:
+        raise SourceError(f"its secret {name} cannot be read: {error.response['Error']['Message']}") from error
     return value
 
 

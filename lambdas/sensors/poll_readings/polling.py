@@ -107,12 +107,13 @@ class Poller:
         before = self.sources.get(source.source_id)
         if before.stay_away_until and self.clock.now() < parse_time(before.stay_away_until):
             return
+        poll = _Poll(self, source, poll_id, before, time.monotonic() + min(seconds, HOLD_SECONDS))
         try:
-            _Poll(self, source, poll_id, before, time.monotonic() + min(seconds, HOLD_SECONDS)).run()
+            poll.run()
         except SourceError as error:
             about_the_id = (
                 isinstance(error, SourceRefusedError)
-                and bool(before.cursor)
+                and bool(poll.cursor)
                 and 400 <= error.status < 500
                 and error.status not in _NOT_ABOUT_THE_ID
             )
@@ -128,14 +129,18 @@ class Poller:
 
 
 class _Poll:
-    """One poll of one source."""
+    """One poll of one source.
+
+    Attributes:
+        cursor: the last event id it has read.
+    """
 
     def __init__(self, poller: Poller, source: SourceSetting, poll_id: str, before: Source, ends: float) -> None:
         self._poller = poller
         self._source = source
         self._poll_id = poll_id
         self._ends = ends
-        self._cursor = self._stored_cursor = before.cursor
+        self.cursor = self._stored_cursor = before.cursor
         self._readings: dict[tuple[str, datetime], Reading] = {}
         self._quarantined: list[QuarantinedEvent] = []
         self._successor_connected = False
@@ -143,11 +148,15 @@ class _Poll:
         self._heard = False
 
     def run(self) -> None:
+        is_first = True
         while not self._over():
-            connection = self._poller.connect(self._source, self._cursor)
-            stream = EventStream(self._cursor)
+            connection = self._poller.connect(self._source, self.cursor)
+            stream = EventStream(self.cursor)
             try:
-                self._poller.sources.connected(self._source.source_id, self._poll_id)
+                # only once: a source that hung up may have come back to the successor first
+                if is_first:
+                    self._poller.sources.connected(self._source.source_id, self._poll_id)
+                is_first = False
                 self._read(connection, stream)
             finally:
                 connection.close()
@@ -185,7 +194,7 @@ class _Poll:
                 self._quarantined.append(QuarantinedEvent(event.data, str(error), event.last_event_id))
             else:
                 self._readings[reading.sensor_id, reading.measured_at] = reading
-        self._cursor = stream.last_event_id
+        self.cursor = stream.last_event_id
 
     def _flush(self) -> None:
         """Keep everything read so far, then move the cursor; look whether the successor is connected."""
@@ -206,9 +215,9 @@ class _Poll:
             )
         if self._quarantined:
             poller.bucket.quarantine(source_id, self._quarantined, poller.clock.now())
-        if readings or self._quarantined or self._cursor != self._stored_cursor:
-            state = poller.sources.advance(source_id, self._cursor, poller.clock.now())
-            self._stored_cursor = self._cursor
+        if readings or self._quarantined or self.cursor != self._stored_cursor:
+            state = poller.sources.advance(source_id, self.cursor, poller.clock.now())
+            self._stored_cursor = self.cursor
         else:
             state = poller.sources.get(source_id)
         poller.outcomes.count("ReadingsStored", len(readings))

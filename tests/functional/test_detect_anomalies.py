@@ -1,0 +1,742 @@
+"""detect_anomalies through its handler: from records of the stream to incidents and to what a phone received."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
+
+from lambdas.runtime.clock import ClockFace, FileClock
+from lambdas.sensors.detect_anomalies import handler as detecting
+from lambdas.sensors.detect_anomalies.detection import Arrival, Detector
+from lambdas.sensors.stores import Sensor
+from lambdas.sensors.watch_sensors import handler as watching
+from overcut.sensors.cohorts import CohortModel, SensorSeries, train_cohort
+from overcut.sensors.cutoffs import Cutoff
+from overcut.sensors.forest import ForestParameters, dump_forest
+from overcut.sensors.incidents import Incident, IncidentState, TextState
+from overcut.sensors.readings import Reading
+from tests.functional.conftest import Cloud
+from tests.functional.streams import stream_event, stream_record
+
+NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+USUAL, HOT = 4.0, 30.0
+CONTACTS = [
+    {"contact_id": "day", "customers": [], "sites": []},
+    {"contact_id": "north", "customers": ["north"], "sites": []},
+    {"contact_id": "aarhus", "customers": ["north"], "sites": ["Aarhus"]},
+]
+
+
+@cache
+def trained() -> CohortModel:
+    """A forest, and a cutoff for `a`, from ten hours around 4.0 degrees in steps of 0.1."""
+    values = np.round(4.0 + 0.5 * np.sin(np.arange(600) / 7.0), 1).reshape(-1, 1)
+    first = int((NOON - timedelta(days=1)).timestamp())
+    series = SensorSeries("a", np.arange(first, first + 600 * 60, 60, dtype=np.int64), values)
+    return train_cohort(
+        [series],
+        cohort_id="kind-fridge-0123abcd",
+        measures=["temperature"],
+        parameters=ForestParameters(),
+        z_factor=2.5,
+        trained_at=NOON - timedelta(hours=12),
+        seed=1,
+    )
+
+
+class Plant:
+    """Sensors, what they measure, and the phones of those who are texted."""
+
+    def __init__(self, cloud: Cloud, clock: FileClock) -> None:
+        self.cloud = cloud
+        self.clock = clock
+        self._threads = ThreadPoolExecutor(1)
+        model = trained()
+        (self.cutoff,) = model.cutoffs
+        assert model.forest
+        cloud.data.put(self.cutoff.model_key, dump_forest(model.forest))
+        self.phones = {}
+        for contact in CONTACTS:
+            name = str(contact["contact_id"])
+            queue = cloud.sqs.create_queue(QueueName=f"phone-{name}")["QueueUrl"]
+            arn = cloud.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            policy = {"FilterPolicy": json.dumps({"contact_id": [name]}), "RawMessageDelivery": "true"}
+            cloud.sns.subscribe(TopicArn=cloud.topic, Protocol="sqs", Endpoint=arn, Attributes=policy)
+            self.phones[name] = queue
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def add(self, sensor_id: str, site: str = "", customer: str = "", *, history: int = 0, name: str = "") -> str:
+        """A sensor with a cutoff and, before noon, so many usual readings that nobody was told of."""
+        sensor = Sensor(sensor_id, "device", {"temperature": "C"}, name=name, customer=customer, site=site)
+        self.cloud.sensors.put([sensor], 16)
+        self.cloud.cutoffs.put([replace(self.cutoff, sensor_id=sensor_id)])
+        self.store([Reading(sensor_id, NOON - k * MINUTE, {"temperature": USUAL}) for k in range(1, history + 1)])
+        return sensor_id
+
+    def set_clock(self, now: datetime) -> None:
+        self.clock.set(ClockFace(origin=now.timestamp(), wall=0.0, speed=0.0, ttl_offset=0.0))
+
+    def store(self, readings: Sequence[Reading]) -> None:
+        self.cloud.readings.put(readings, lambda moment: 0, self._threads)
+
+    def deliver(self, readings: Sequence[Reading], now: datetime | None = None) -> None:
+        """Hand one batch of stored readings to the function; the present is when the newest was measured."""
+        now = now or max(reading.measured_at for reading in readings)
+        self.set_clock(now)
+        detecting.handler(stream_event(self.cloud, readings, written_at=now), None)
+
+    def arrive(self, readings: Sequence[Reading], now: datetime | None = None) -> None:
+        self.store(readings)
+        self.deliver(readings, now)
+
+    def watch(self, now: datetime) -> None:
+        self.set_clock(now)
+        watching.handler({}, None)
+
+    def texts(self) -> dict[str, list[str]]:
+        """What came to each phone since the last look."""
+        received = {}
+        for name, queue in self.phones.items():
+            bodies = []
+            while messages := self.cloud.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+                for message in messages:
+                    bodies.append(message["Body"])
+                    self.cloud.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+            if bodies:
+                received[name] = bodies
+        return received
+
+    def incidents(self, sensor_id: str = "a") -> list[Incident]:
+        return self.cloud.incidents.of(sensor_id, NOON - timedelta(days=60), NOON + timedelta(days=2))
+
+    def one_incident(self, sensor_id: str = "a") -> Incident:
+        (found,) = self.incidents(sensor_id)
+        return found
+
+
+@pytest.fixture
+def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+    environment = {
+        "READINGS_TABLE": cloud.tables["Readings"],
+        "SENSORS_TABLE": cloud.tables["Sensors"],
+        "CUTOFFS_TABLE": cloud.tables["Cutoffs"],
+        "INCIDENTS_TABLE": cloud.tables["Incidents"],
+        "DATA_BUCKET": cloud.bucket,
+        "ALERTS_TOPIC": cloud.topic,
+        "PARKED_QUEUE": cloud.parked,
+        "CLOCK": str(tmp_path / "clock.json"),
+        "CONSECUTIVE_MINUTES": "5",
+        "RECOVERY_MINUTES": "30",
+        "STALE_AFTER_MINUTES": "30",
+        "GROUP_MINUTES": "3",
+        "CONTACTS": json.dumps(CONTACTS),
+        "DEFAULT_CONTACT": "day",
+        "CLAIM_SECONDS": "90",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # making clients is what takes a cold start its time
+    clients: dict[str, Any] = {"dynamodb": cloud.dynamodb, "s3": cloud.s3, "sns": cloud.sns, "sqs": cloud.sqs}
+    monkeypatch.setattr(boto3, "client", lambda service, **given: clients[service])
+    cold_start()
+    made = Plant(cloud, FileClock(tmp_path / "clock.json"))
+    yield made
+    made.close()
+    cold_start()
+
+
+def cold_start() -> None:
+    detecting.dependencies.cache_clear()
+    watching.dependencies.cache_clear()
+
+
+def at(minute: float) -> datetime:
+    return NOON + minute * MINUTE
+
+
+def hot(first: int, last: int, sensor_id: str = "a") -> list[Reading]:
+    return [Reading(sensor_id, at(minute), {"temperature": HOT}) for minute in range(first, last + 1)]
+
+
+def usual(first: int, last: int, sensor_id: str = "a") -> list[Reading]:
+    return [Reading(sensor_id, at(minute), {"temperature": USUAL}) for minute in range(first, last + 1)]
+
+
+def one_by_one(plant: Plant, readings: Sequence[Reading]) -> None:
+    for reading in readings:
+        plant.arrive([reading])
+
+
+# --- the rule, end to end ---
+
+
+@pytest.mark.parametrize("history", [0, 120])
+def test_five_anomalous_minutes_are_one_incident_and_one_text(plant: Plant, history: int) -> None:
+    plant.add("a", "Aarhus", "south", name="Cold room 3", history=history)
+    one_by_one(plant, usual(0, 1) + hot(2, 5))
+    assert plant.incidents() == []
+    assert plant.texts() == {}
+
+    one_by_one(plant, hot(6, 6))
+    found = plant.one_incident()
+    assert (found.opened_at, found.first_anomalous_at, found.last_anomalous_at) == (at(6), at(2), at(6))
+    assert (found.state, found.kind) == (IncidentState.OPEN, "equipment")
+    assert (found.cause.measure, found.cause.value, found.cause.unit) == ("temperature", 30.0, "C")
+    assert found.cause.anomaly_score > found.cause.score_cutoff
+    assert plant.texts() == {
+        "day": [
+            f"ALERT Cold room 3, Aarhus: temperature 30.0 C, usual 3.5 to 4.5, since 12:02 UTC. Ref {found.reference}"
+        ]
+    }
+
+    one_by_one(plant, hot(7, 9))
+    assert plant.one_incident().last_anomalous_at == at(9)
+    assert plant.texts() == {}
+
+
+def test_four_anomalous_minutes_and_a_usual_one_between_are_nothing(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, hot(0, 3) + usual(4, 4) + hot(5, 8) + usual(9, 9))
+    assert plant.incidents() == []
+    assert plant.texts() == {}
+
+
+def test_a_score_at_the_cutoff_is_no_anomaly_and_a_hair_above_is(plant: Plant) -> None:
+    plant.add("a")
+    plant.add("b")
+    judge = detecting.dependencies().detector._judge
+    score = judge.score(hot(0, 0)[0], plant.cutoff)
+    assert score
+    plant.cloud.cutoffs.put([replace(plant.cutoff, score_cutoff=score)])
+    plant.cloud.cutoffs.put([replace(plant.cutoff, sensor_id="b", score_cutoff=float(np.nextafter(score, 0)))])
+    plant.arrive(hot(0, 4))
+    plant.arrive(hot(0, 4, "b"))
+    assert plant.incidents() == []
+    assert plant.one_incident("b").opened_at == at(4)
+
+
+def test_a_whole_batch_at_once(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(usual(0, 1) + hot(2, 6) + usual(7, 9))
+    assert plant.one_incident().opened_at == at(6)
+    assert len(plant.texts()["day"]) == 1
+
+
+def test_the_same_batch_twice(plant: Plant) -> None:
+    plant.add("a", history=120)
+    batch = usual(0, 1) + hot(2, 6)
+    plant.arrive(batch)
+    before = plant.one_incident()
+    assert len(plant.texts()["day"]) == 1
+    plant.deliver(batch)
+    cold_start()
+    plant.deliver(batch)
+    assert plant.one_incident() == before
+    assert plant.texts() == {}
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("split", range(1, 9))
+def test_two_halves_of_a_batch_in_either_order(plant: Plant, split: int, cold: bool) -> None:
+    plant.add("a", history=120)
+    batch = usual(0, 1) + hot(2, 6) + usual(7, 8)
+    plant.arrive(batch[split:], now=at(9))
+    if cold:
+        cold_start()
+    plant.arrive(batch[:split], now=at(9))
+    found = plant.one_incident()
+    assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(2), at(6), at(6))
+    assert len(plant.texts()["day"]) == 1
+
+
+def test_a_late_reading_moves_the_start_earlier(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, usual(0, 0) + hot(2, 6))
+    before = plant.one_incident()
+    assert (before.first_anomalous_at, before.opened_at) == (at(2), at(6))
+    plant.arrive(hot(1, 1), now=at(8))
+    after = plant.one_incident()
+    assert (after.first_anomalous_at, after.opened_at, after.reference) == (at(1), at(6), before.reference)
+    assert [len(texts) for texts in plant.texts().values()] == [1]
+
+
+def test_a_late_reading_completes_a_run_of_the_past(plant: Plant) -> None:
+    plant.add("a", history=120)
+    # a gap of one minute does not end a streak: four readings and one that is missing
+    one_by_one(plant, usual(0, 0) + hot(1, 2) + hot(4, 5) + usual(6, 9))
+    assert plant.incidents() == []
+    plant.arrive(hot(3, 3), now=at(9))
+    found = plant.one_incident()
+    assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(1), at(5), at(5))
+    assert [len(texts) for texts in plant.texts().values()] == [1]
+
+
+def test_a_cold_start_between_any_two_readings(plant: Plant) -> None:
+    minutes = range(9)
+    for cold_before in minutes:
+        sensor_id = plant.add(f"s{cold_before}", site=f"site {cold_before}", history=100)
+        for reading in usual(0, 1, sensor_id) + hot(2, 7, sensor_id) + usual(8, 8, sensor_id):
+            if reading.measured_at == at(cold_before):
+                cold_start()
+            plant.arrive([reading])
+        found = plant.one_incident(sensor_id)
+        assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(2), at(6), at(7))
+    assert len(plant.texts()["day"]) == len(minutes)
+
+
+@pytest.mark.parametrize(
+    ("stored_first", "cold", "history"),
+    [(False, False, 95), (False, True, 1), (True, False, 1), (True, True, 1)],
+)
+def test_any_order_of_batches_gives_the_same_incident(
+    plant: Plant, stored_first: bool, cold: bool, history: int
+) -> None:
+    orders = list(itertools.permutations(range(4)))[:: 3 if history > 1 else 1]
+    for number, order in enumerate(orders):
+        sensor_id = plant.add(f"s{number}", site=f"site {number}", history=history)
+        batches = [
+            usual(0, 0, sensor_id) + hot(1, 1, sensor_id),
+            hot(2, 3, sensor_id),
+            hot(4, 4, sensor_id),
+            hot(5, 5, sensor_id) + usual(6, 6, sensor_id),
+        ]
+        if stored_first:  # the table is ahead of its stream
+            plant.store([reading for batch in batches for reading in batch])
+        for batch in order:
+            (plant.deliver if stored_first else plant.arrive)(batches[batch], now=at(7))
+            if cold:
+                cold_start()
+        found = plant.one_incident(sensor_id)
+        assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(1), at(5), at(5)), order
+    assert len(plant.texts()["day"]) == len(orders)
+
+
+# --- recovery ---
+
+
+def test_half_an_hour_without_a_run_is_a_recovery_and_a_text_to_the_same_people(plant: Plant) -> None:
+    plant.add("a", "Aarhus", "north", name="Cold room 3", history=120)
+    one_by_one(plant, hot(0, 8))
+    alerts = plant.texts()
+    one_by_one(plant, usual(9, 37))
+    assert plant.one_incident().state is IncidentState.OPEN
+    assert plant.texts() == {}
+
+    one_by_one(plant, usual(38, 38))
+    found = plant.one_incident()
+    assert (found.state, found.recovered_at, found.anomalous_minutes) == (IncidentState.RECOVERED, at(38), 9)
+    recoveries = plant.texts()
+    assert recoveries.keys() == alerts.keys() == {"north", "aarhus"}
+    assert {body for bodies in recoveries.values() for body in bodies} == {
+        f"OK AGAIN Cold room 3, Aarhus: usual values since 12:08 UTC. The fault began 12:00. Ref {found.reference}"
+    }
+    one_by_one(plant, usual(39, 41))
+    plant.watch(at(42))
+    plant.watch(at(43))
+    assert plant.texts() == {}
+    assert list(plant.cloud.incidents.needing_attention()) == []
+
+
+def test_a_new_run_after_the_recovery_is_a_new_incident(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, hot(0, 4) + usual(5, 34))
+    plant.arrive(hot(35, 39))
+    first, second = plant.incidents()
+    assert (first.state, second.state) == (IncidentState.RECOVERED, IncidentState.OPEN)
+    assert second.first_anomalous_at == at(35)
+    assert [text[:8] for text in plant.texts()["day"]] == ["ALERT a,", "OK AGAIN", "ALERT a,"]
+
+
+def test_a_run_within_half_an_hour_belongs_to_the_same_incident(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, hot(0, 4) + usual(5, 32) + hot(33, 37) + usual(38, 66))
+    assert plant.one_incident().last_anomalous_at == at(37)
+    one_by_one(plant, usual(67, 67))
+    found = plant.one_incident()
+    assert (found.recovered_at, found.anomalous_minutes) == (at(67), 10)
+    assert [text[:8] for text in plant.texts()["day"]] == ["ALERT a,", "OK AGAIN"]
+
+
+def test_a_sensor_that_was_silent_recovers_with_its_next_reading(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, hot(0, 4))
+    plant.arrive(usual(300, 300))
+    found = plant.one_incident()
+    assert (found.state, found.recovered_at) == (IncidentState.RECOVERED, at(300))
+
+
+def test_a_recovery_is_never_texted_before_its_alert(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(hot(0, 4) + usual(5, 34))  # one batch holds the fault and its end
+    assert [text[:6] for text in plant.texts()["day"]] == ["ALERT "]
+    plant.watch(at(35))
+    assert [text[:8] for text in plant.texts()["day"]] == ["OK AGAIN"]
+    plant.watch(at(36))
+    assert plant.texts() == {}
+
+
+# --- a backlog ---
+
+
+def test_what_was_over_before_it_came_is_not_texted(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(hot(0, 4) + usual(5, 50), now=at(120))
+    found = plant.one_incident()
+    assert found.state is IncidentState.RECOVERED
+    assert [text.state for text in found.texts.values()] == [TextState.DIGEST]
+    plant.watch(at(121))
+    plant.watch(at(122))
+    assert plant.texts() == {}
+    assert list(plant.cloud.incidents.needing_attention()) == []
+
+
+def test_what_still_goes_on_is_texted_when_readings_are_fresh_again(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(hot(0, 20), now=at(120))
+    assert [text.state for text in plant.one_incident().texts.values()] == [TextState.WAITING]
+    plant.arrive(hot(21, 60), now=at(120))
+    plant.watch(at(120))
+    assert plant.texts() == {}
+    plant.arrive(hot(61, 110), now=at(120))
+    assert len(plant.texts()["day"]) == 1
+    plant.arrive(hot(111, 112))
+    plant.watch(at(113))
+    assert plant.texts() == {}
+
+
+def test_what_ends_while_the_backlog_is_read_is_not_texted(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(hot(0, 20), now=at(120))
+    plant.arrive(usual(21, 60), now=at(120))
+    plant.arrive(usual(61, 120))
+    plant.watch(at(121))
+    found = plant.one_incident()
+    assert found.state is IncidentState.RECOVERED
+    assert [text.state for text in found.texts.values()] == [TextState.DIGEST]
+    assert plant.texts() == {}
+
+
+def test_a_backlog_whose_end_is_fresh_is_texted_at_once(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(hot(0, 100), now=at(101))
+    assert len(plant.texts()["day"]) == 1
+
+
+def test_a_run_of_before_the_newest_incident_is_kept_as_missed_and_not_texted(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, usual(100, 100) + hot(200, 204))
+    plant.texts()
+    plant.arrive(hot(20, 24), now=at(205))
+    plant.deliver(hot(20, 24), now=at(206))
+    missed, told = plant.incidents()
+    assert (missed.state, missed.opened_at, missed.texts) == (IncidentState.MISSED, at(24), {})
+    assert told.state is IncidentState.OPEN
+    plant.watch(at(206))
+    assert plant.texts() == {}
+
+
+def test_an_incident_that_a_late_usual_reading_contradicts_stays(plant: Plant) -> None:
+    plant.add("a", history=120)
+    plant.arrive(hot(0, 1) + hot(3, 5))
+    assert len(plant.texts()["day"]) == 1
+    plant.arrive(usual(2, 2), now=at(6))
+    assert plant.one_incident().opened_at == at(5)
+    head = plant.cloud.incidents.head("a", "equipment")
+    assert head
+    assert head.is_contradicted
+    assert plant.texts() == {}
+
+
+# --- who is texted, and how many at once ---
+
+
+@pytest.mark.parametrize(
+    ("customer", "site", "contacts"),
+    [
+        ("", "", {"day"}),  # nobody assigned it
+        ("south", "Aarhus", {"day"}),
+        ("north", "Bergen", {"north"}),
+        ("north", "Aarhus", {"north", "aarhus"}),
+    ],
+)
+def test_contacts_are_found_by_customer_and_site(plant: Plant, customer: str, site: str, contacts: set[str]) -> None:
+    plant.add("a", site, customer)
+    plant.arrive(hot(0, 4))
+    texts = plant.texts()
+    assert texts.keys() == contacts
+    assert all(len(bodies) == 1 for bodies in texts.values())
+
+
+def test_a_sensor_that_is_in_no_table_alerts_the_default_contact_under_its_id(plant: Plant) -> None:
+    plant.cloud.cutoffs.put([plant.cutoff])
+    plant.arrive(hot(0, 4))
+    (body,) = plant.texts()["day"]
+    assert body.startswith("ALERT a, no site yet: temperature 30.0, usual")
+
+
+def test_the_first_of_a_site_is_texted_at_once_and_the_rest_as_one(plant: Plant) -> None:
+    for sensor_id in "abcd":
+        plant.add(sensor_id, "Aarhus", name=f"Unit {sensor_id}")
+    plant.add("e", "Bergen", name="Unit e")
+    plant.arrive(hot(0, 4, "a"))
+    assert [text[:13] for text in plant.texts()["day"]] == ["ALERT Unit a,"]
+    for sensor_id in "bcd":
+        plant.arrive(hot(0, 4, sensor_id))
+    plant.watch(at(5))
+    assert plant.texts() == {}
+    plant.arrive(hot(0, 4, "e"))
+    assert [text[:13] for text in plant.texts()["day"]] == ["ALERT Unit e,"]
+
+    plant.watch(at(7))  # three minutes after the first
+    (body,) = plant.texts()["day"]
+    assert body.startswith("ALERT Aarhus: 3 units also abnormal: Unit b, Unit c, Unit d, since 12:00 UTC. Ref ")
+    plant.watch(at(10))
+    plant.watch(at(20))
+    assert plant.texts() == {}
+
+
+# --- what can go wrong ---
+
+
+def parked(plant: Plant) -> list[dict[str, Any]]:
+    messages = plant.cloud.sqs.receive_message(QueueUrl=plant.cloud.parked, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(message["Body"]) for message in messages]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {},
+        {"sensor_id": {"S": "a"}, "measured_at": {"S": "yesterday"}, "values": {"M": {"temperature": {"N": "4"}}}},
+        {"sensor_id": {"S": "a"}, "measured_at": {"S": "2026-01-05T12:00:00"}, "values": {"M": {}}},
+        {"sensor_id": {"N": "7"}, "measured_at": {"S": "2026-01-05T12:00:00Z"}, "values": {"M": {}}},
+        {"sensor_id": {"S": "a"}, "measured_at": {"S": "2026-01-05T12:00:00Z"}, "values": {"M": {"t": {"S": "4"}}}},
+        {"sensor_id": {"S": "a"}, "measured_at": {"S": "2026-01-05T12:00:00Z"}, "values": {"L": []}},
+    ],
+)
+def test_a_record_that_holds_no_reading_is_parked_and_the_others_go_on(plant: Plant, image: dict[str, Any]) -> None:
+    plant.add("a")
+    plant.store(hot(0, 4))
+    event = stream_event(plant.cloud, hot(0, 4), written_at=at(4))
+    poison = stream_record(plant.cloud, hot(0, 0)[0], written_at=at(4))
+    poison["dynamodb"]["NewImage"] = image
+    event["Records"].insert(2, poison)
+    plant.set_clock(at(4))
+    detecting.handler(event, None)
+    assert plant.one_incident().opened_at == at(4)
+    (kept,) = parked(plant)
+    assert kept["record"] == poison
+    assert kept["reason"].startswith("not a reading: ")
+
+
+def test_two_instances_that_take_turns_open_one_incident(plant: Plant) -> None:
+    plant.add("a", history=120)
+    instances: list[Detector] = []
+    for _ in range(2):
+        cold_start()
+        instances.append(detecting.dependencies().detector)
+    for minute in range(11):
+        (reading,) = hot(minute, minute) if minute < 8 else usual(minute, minute)
+        plant.store([reading])
+        plant.set_clock(at(minute))
+        instances[minute % 2].detect([Arrival(reading, at(minute))], 1_000)
+    found = plant.one_incident()
+    assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(0), at(4), at(7))
+    assert len(plant.texts()["day"]) == 1
+
+
+def test_two_instances_that_decide_at_the_same_moment_open_one_incident(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add("a", history=120)
+    batch = hot(0, 4)
+    plant.store(batch)
+    plant.set_clock(at(4))
+    first = detecting.dependencies().detector
+    cold_start()
+    second = detecting.dependencies().detector
+    arrivals = [Arrival(reading, at(4)) for reading in batch]
+    real = first._incidents.open
+    turns: list[str] = []
+
+    def overtaken(*given: Any) -> None:
+        if not turns:
+            turns.append("second")
+            second.detect(arrivals, 1_000)
+        real(*given)
+
+    monkeypatch.setattr(type(first._incidents), "open", lambda self, *given: overtaken(*given))
+    first.detect(arrivals, 1_000)
+    assert turns == ["second"]
+    assert plant.one_incident().opened_at == at(4)
+    assert len(plant.texts()["day"]) == 1
+
+
+def test_a_batch_that_failed_half_way_is_whole_when_it_comes_again(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add("a", history=120)
+    batch = usual(0, 0) + hot(1, 5)
+    one_by_one(plant, usual(0, 0))
+    plant.store(batch)
+    real = plant.cloud.incidents.open
+
+    def fails(*given: object) -> None:
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, "TransactWriteItems")
+
+    monkeypatch.setattr(type(plant.cloud.incidents), "open", fails)
+    with pytest.raises(ClientError):
+        plant.deliver(batch)
+    assert plant.incidents() == []
+    monkeypatch.setattr(type(plant.cloud.incidents), "open", real.__func__)  # type: ignore[attr-defined]
+    plant.deliver(batch)
+    assert plant.one_incident().opened_at == at(5)
+    assert len(plant.texts()["day"]) == 1
+
+
+def open_while_publishing_fails(plant: Plant, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def publish(**given: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plant.cloud.sns, "publish", publish)
+        plant.arrive(hot(0, 4))
+
+
+def machine_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for module in (detecting, watching):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: seconds))
+
+
+def test_a_text_that_sns_refused_is_owed_and_sent_once_by_the_sweep(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add("a")
+    throttled = {"Error": {"Code": "Throttled"}, "ResponseMetadata": {"HTTPStatusCode": 429}}
+    open_while_publishing_fails(plant, monkeypatch, ClientError(throttled, "Publish"))  # type: ignore[arg-type]
+    assert [text.state for text in plant.one_incident().texts.values()] == [TextState.OWED]
+    assert plant.texts() == {}
+    for minute in range(5, 12):
+        plant.watch(at(minute))
+    assert len(plant.texts()["day"]) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectTimeoutError(endpoint_url="https://sns"),
+        ClientError(
+            {"Error": {"Code": "InternalError"}, "ResponseMetadata": {"HTTPStatusCode": 500}},  # type: ignore[typeddict-item]
+            "Publish",
+        ),
+    ],
+)
+def test_a_text_of_which_sns_said_nothing_is_sent_once_its_claim_has_run_out(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    plant.add("a")
+    machine_time(monkeypatch, 1_000)
+    open_while_publishing_fails(plant, monkeypatch, error)
+    assert [text.state for text in plant.one_incident().texts.values()] == [TextState.SENDING]
+    machine_time(monkeypatch, 1_090)
+    plant.watch(at(5))
+    assert plant.texts() == {}
+    for second in (1_091, 1_092, 1_300):
+        machine_time(monkeypatch, second)
+        plant.watch(at(6))
+    assert len(plant.texts()["day"]) == 1
+    assert [text.state for text in plant.one_incident().texts.values()] == [TextState.SENT]
+
+
+def test_a_recovery_waits_for_an_alert_that_could_not_be_sent(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant.add("a")
+    machine_time(monkeypatch, 1_000)
+    open_while_publishing_fails(plant, monkeypatch, ConnectTimeoutError(endpoint_url="https://sns"))
+    plant.arrive(usual(5, 34))
+    assert plant.one_incident().state is IncidentState.RECOVERED
+    plant.watch(at(35))
+    assert plant.texts() == {}
+    machine_time(monkeypatch, 1_091)
+    plant.watch(at(36))
+    assert [text[:6] for text in plant.texts()["day"]] == ["ALERT "]
+    plant.watch(at(37))
+    assert [text[:8] for text in plant.texts()["day"]] == ["OK AGAIN"]
+
+
+# --- which cutoff ---
+
+
+def judged_hot_above(cutoff: Cutoff, trained_at: datetime, score_cutoff: float) -> Cutoff:
+    return replace(cutoff, trained_at=trained_at, effective_from=trained_at + 15 * MINUTE, score_cutoff=score_cutoff)
+
+
+NEVER = 1e9
+
+
+def test_a_reading_is_judged_by_the_cutoff_in_force_when_it_was_measured(plant: Plant) -> None:
+    plant.add("a", history=120)
+    # the new version comes into force at 12:03 and finds nothing anomalous
+    plant.cloud.cutoffs.put([judged_hot_above(plant.cutoff, at(-12), NEVER)])
+    one_by_one(plant, hot(-2, 20))
+    found = plant.one_incident()
+    assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(-2), at(2), at(2))
+    assert found.cause.model_version == plant.cutoff.model_version
+
+
+def test_a_reading_from_long_ago_is_judged_by_the_cutoff_of_its_time(plant: Plant) -> None:
+    """Five trainings later: each of four finds nothing anomalous, and the one of its time does."""
+    plant.add("a")
+    plant.cloud.cutoffs.put([judged_hot_above(plant.cutoff, at(60 * hour), NEVER) for hour in (2, 3, 4, 5)])
+    plant.arrive(hot(0, 4), now=at(400))
+    assert plant.one_incident().opened_at == at(4)
+
+
+def test_a_window_over_many_trainings_is_judged_by_each_in_its_time(plant: Plant) -> None:
+    """Of six trainings an hour apart only the third finds anomalies; the window holds readings of every one."""
+    plant.add("a")
+    cutoffs = [
+        judged_hot_above(plant.cutoff, at(60 * hour), plant.cutoff.score_cutoff if hour == 3 else NEVER)
+        for hour in (1, 2, 3, 4, 5, 6)
+    ]
+    plant.cloud.cutoffs.put(cutoffs)
+    plant.arrive(hot(76, 430))
+    found = plant.one_incident()
+    # in force from 3:15 to 4:15 after noon
+    assert (found.first_anomalous_at, found.last_anomalous_at) == (at(195), at(254))
+
+
+def test_a_sensor_without_a_cutoff_in_force_is_learning(plant: Plant) -> None:
+    plant.cloud.cutoffs.put([judged_hot_above(plant.cutoff, at(0), 0.0)])
+    plant.arrive(hot(5, 14))
+    assert plant.incidents() == []
+    plant.arrive(hot(15, 19))
+    assert plant.one_incident().first_anomalous_at == at(15)
+
+
+def test_a_cutoff_is_in_use_ten_minutes_after_it_was_written(plant: Plant) -> None:
+    plant.add("a", history=120)
+    one_by_one(plant, usual(0, 0))
+    plant.cloud.cutoffs.put([judged_hot_above(plant.cutoff, at(0), NEVER)])  # in force from 12:15
+    one_by_one(plant, usual(1, 14) + hot(15, 25))
+    assert plant.incidents() == []
+
+
+def test_a_reading_that_lacks_a_learned_measure_has_no_verdict(plant: Plant) -> None:
+    plant.add("a", history=120)
+    other = [Reading("a", at(minute), {"humidity": 5.0}) for minute in (2,)]
+    one_by_one(plant, [*hot(0, 1), *other, *hot(3, 5)])
+    assert plant.one_incident().first_anomalous_at == at(0)

@@ -1,0 +1,515 @@
+"""The contract of every store, on tables made from the synthesized template."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lambdas.sensors.stores import (
+    HeadMovedError,
+    QuarantinedEvent,
+    Sensor,
+    Source,
+    StoreBusyError,
+)
+from overcut.sensors.alerts import TextsOfOnePlace
+from overcut.sensors.cutoffs import Cutoff, UsualRange
+from overcut.sensors.incidents import (
+    Cause,
+    Change,
+    ChangeKind,
+    Episode,
+    Equipment,
+    Head,
+    Incident,
+    IncidentState,
+    Text,
+    TextKind,
+    TextState,
+)
+from overcut.sensors.readings import Reading
+from tests.functional.conftest import Cloud
+
+NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+RETENTION = timedelta(days=30)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(3) as threads:
+        yield threads
+
+
+def expiry(measured_at: datetime) -> int:
+    return int((measured_at + RETENTION).timestamp())
+
+
+def reading(minute: int, value: float = 4.0, sensor_id: str = "a") -> Reading:
+    return Reading(sensor_id, NOON + minute * MINUTE, {"temperature": value})
+
+
+class Unprocessing:
+    """Answers `refusals` calls with everything but one item left unprocessed, and keeps how much each call asked."""
+
+    def __init__(self, real: Callable[..., Any], refusals: int, answer: str) -> None:
+        self._real = real
+        self._refusals = refusals
+        self._answer = answer
+        self.sizes: list[int] = []
+
+    def __call__(self, *, RequestItems: dict[str, Any]) -> Any:  # noqa: N803 - boto3's own name
+        ((table, asked),) = RequestItems.items()
+        keys = asked["Keys"] if isinstance(asked, dict) else asked
+        self.sizes.append(len(keys))
+        if self._refusals == 0:
+            return self._real(RequestItems=RequestItems)
+        self._refusals -= 1
+
+        def of(some: list[Any]) -> dict[str, Any]:
+            return {table: {**asked, "Keys": some} if isinstance(asked, dict) else some}
+
+        return {**self._real(RequestItems=of(keys[:1])), self._answer: of(keys[1:])}
+
+
+# --- readings ---
+
+
+def test_readings_of_several_batches_are_stored_and_read_in_order(cloud: Cloud, threads: ThreadPoolExecutor) -> None:
+    several = [reading(minute, value=minute / 10) for minute in range(60)]
+    cloud.readings.put(several[::-1], expiry, threads)
+    assert cloud.readings.between("a", NOON + 10 * MINUTE, NOON + 12 * MINUTE) == several[10:13]
+    assert cloud.readings.since("a", NOON + 57 * MINUTE) == several[57:]
+    assert cloud.readings.before("a", NOON + 30 * MINUTE, 2) == several[28:30]
+    assert cloud.readings.before("a", NOON + 1 * MINUTE, 90) == several[:1]
+    assert cloud.readings.before("a", NOON, 0) == []
+    assert cloud.readings.since("b", NOON) == []
+
+
+def test_a_stored_reading_is_a_function_of_the_event_alone(cloud: Cloud, threads: ThreadPoolExecutor) -> None:
+    stored = []
+    for _ in range(2):
+        cloud.readings.put([Reading("a", NOON, {"temperature": -0.1 + 0.3, "humidity": 55.0})], expiry, threads)
+        stored.append(cloud.dynamodb.scan(TableName=cloud.tables["Readings"])["Items"])
+    # 2026-02-04T12:00:00Z
+    item = {
+        "sensor_id": {"S": "a"},
+        "measured_at": {"S": "2026-01-05T12:00:00Z"},
+        "values": {"M": {"temperature": {"N": "0.19999999999999998"}, "humidity": {"N": "55.0"}}},
+        "expires_at": {"N": "1770206400"},
+    }
+    assert stored == [[item], [item]]
+
+
+def test_what_dynamodb_leaves_unprocessed_is_written_again(
+    cloud: Cloud, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Unprocessing(cloud.dynamodb.batch_write_item, refusals=2, answer="UnprocessedItems")
+    monkeypatch.setattr(cloud.dynamodb, "batch_write_item", client)
+    cloud.readings.put([reading(minute) for minute in range(20)], expiry, threads)
+    assert client.sizes == [20, 19, 18]
+    assert len(cloud.readings.since("a", NOON)) == 20
+
+
+def test_a_table_that_stays_busy_is_an_error_to_retry(
+    cloud: Cloud, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    client = Unprocessing(cloud.dynamodb.batch_write_item, refusals=100, answer="UnprocessedItems")
+    monkeypatch.setattr(cloud.dynamodb, "batch_write_item", client)
+    with pytest.raises(StoreBusyError, match="capacity"):
+        cloud.readings.put([reading(minute) for minute in range(25)], expiry, threads)
+    assert len(client.sizes) == 8
+
+
+# --- sensors ---
+
+
+def test_registering_is_conditional(cloud: Cloud) -> None:
+    known = Sensor(
+        "a", "device", {"temperature": "C"}, name="Cold room", customer="north", site="Aarhus", kind="fridge"
+    )
+    assert cloud.sensors.register(known, 16)
+    assert not cloud.sensors.register(Sensor("a", "other", {}), 16)
+    assert cloud.sensors.get("a") == known
+    assert list(cloud.sensors.all()) == [known]
+
+
+def test_a_sensor_that_nobody_registered_is_just_its_id(cloud: Cloud) -> None:
+    assert cloud.sensors.get("a") == Sensor("a", "", {})
+    assert cloud.sensors.get("a").equipment == Equipment("a", "a", "", "")
+
+
+def test_every_sensor_is_in_one_bucket(cloud: Cloud) -> None:
+    cloud.sensors.put([Sensor(f"s{n}", "device", {}) for n in range(40)], 4)
+    found = [cloud.sensors.ids_in_bucket(bucket) for bucket in range(4)]
+    assert sorted(sensor_id for ids in found for sensor_id in ids) == sorted(f"s{n}" for n in range(40))
+    assert all(found)
+    assert found[0] == sorted(found[0])
+
+
+def test_which_sensors_are_registered_is_asked_in_batches_until_all_are_answered(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.sensors.put([Sensor(f"s{n}", "device", {}) for n in range(110)], 4)
+    client = Unprocessing(cloud.dynamodb.batch_get_item, refusals=1, answer="UnprocessedKeys")
+    monkeypatch.setattr(cloud.dynamodb, "batch_get_item", client)
+    asked = [f"s{n}" for n in range(120)]
+    assert cloud.sensors.registered(asked) == set(asked[:110])
+    assert client.sizes == [100, 99, 20]
+
+
+# --- cutoffs ---
+
+
+def cutoff(day: int, sensor_id: str = "a") -> Cutoff:
+    trained_at = datetime(2026, 1, day, 2, 30, tzinfo=UTC)
+    return Cutoff(
+        sensor_id=sensor_id,
+        trained_at=trained_at,
+        effective_from=trained_at + timedelta(minutes=15),
+        cohort_id="kind-fridge-0123abcd",
+        model_version=f"v{day}",
+        score_cutoff=1.75,
+        score_mean=1.0,
+        score_sd=0.3,
+        z_factor=2.5,
+        interval=timedelta(seconds=60),
+        reading_count=20_160,
+        ranges=(UsualRange("temperature", 4.0, 0.1, 3.5, 4.5), UsualRange("humidity", 55.0, 1.0, 50.0, 60.0)),
+    )
+
+
+def test_cutoffs_come_newest_first_and_whole(cloud: Cloud) -> None:
+    cloud.cutoffs.put([cutoff(day) for day in (3, 1, 4, 2)] + [cutoff(5, "b")])
+    assert cloud.cutoffs.newest("a", 3) == [cutoff(4), cutoff(3), cutoff(2)]
+    assert cloud.cutoffs.newest("b", 3) == [cutoff(5, "b")]
+    assert cloud.cutoffs.newest("c", 3) == []
+
+
+def test_cutoffs_as_of_a_moment_may_be_those_of_the_training_before(cloud: Cloud) -> None:
+    cloud.cutoffs.put([cutoff(day) for day in range(1, 6)])
+    # five minutes after a training its cutoff is not in force yet
+    just_trained = datetime(2026, 1, 3, 2, 35, tzinfo=UTC)
+    assert cloud.cutoffs.as_of("a", just_trained) == [cutoff(3), cutoff(2)]
+    assert cloud.cutoffs.as_of("a", datetime(2026, 1, 1, tzinfo=UTC)) == []
+
+
+# --- model events ---
+
+
+def test_model_events_come_oldest_first(cloud: Cloud) -> None:
+    cloud.model_events.put("fridges", NOON + MINUTE, {"decision": "held", "reason": "too few", "sensors": 0})
+    cloud.model_events.put("fridges", NOON, {"decision": "promoted", "z_factor": 2.5})
+    assert cloud.model_events.of("fridges") == [
+        {"model_id": "fridges", "occurred_at": "2026-01-05T12:00:00Z", "decision": "promoted", "z_factor": 2.5},
+        {
+            "model_id": "fridges",
+            "occurred_at": "2026-01-05T12:01:00Z",
+            "decision": "held",
+            "reason": "too few",
+            "sensors": 0.0,
+        },
+    ]
+
+
+# --- sources ---
+
+
+def test_a_source_nobody_polled_has_no_cursor_and_no_failures(cloud: Cloud) -> None:
+    assert cloud.sources.get("device") == Source()
+
+
+def test_failures_are_counted_until_a_success(cloud: Cloud) -> None:
+    cloud.sources.connected("device", "poll-1")
+    cloud.sources.advance("device", "e1", NOON)
+    cloud.sources.failed("device", "answered 500", NOON + MINUTE)
+    cloud.sources.failed("device", "answered 404", NOON + 2 * MINUTE)
+    assert cloud.sources.get("device") == Source(
+        cursor="e1",
+        connected_poll="poll-1",
+        failures_in_a_row=2,
+        last_error="answered 404",
+        last_success_at="2026-01-05T12:00:00Z",
+        next_try_at="2026-01-05T12:02:00Z",
+    )
+    assert cloud.sources.get("other") == Source()
+    advanced = cloud.sources.advance("device", "e2", NOON + 3 * MINUTE)
+    assert advanced == Source(cursor="e2", connected_poll="poll-1", last_success_at="2026-01-05T12:03:00Z")
+    assert cloud.sources.get("device") == advanced
+
+
+def test_a_failure_may_forget_the_cursor_or_ask_to_stay_away(cloud: Cloud) -> None:
+    cloud.sources.advance("device", "e1", NOON)
+    cloud.sources.failed("device", "answered 204", NOON + 10 * MINUTE, stay_away=True)
+    away = cloud.sources.get("device")
+    assert (away.stay_away_until, away.cursor) == ("2026-01-05T12:10:00Z", "e1")
+    cloud.sources.failed("device", "answered 410", NOON + MINUTE, forget_cursor=True)
+    forgotten = cloud.sources.get("device")
+    assert (forgotten.stay_away_until, forgotten.cursor) == ("", "")
+
+
+# --- pending exports ---
+
+
+def test_an_hour_marked_again_while_it_is_exported_stays_pending(cloud: Cloud) -> None:
+    cloud.pending.mark([(1, NOON), (1, NOON - 60 * MINUTE), (1, NOON), (2, NOON)], "first")
+    assert cloud.pending.of(1) == [(NOON - 60 * MINUTE, "first"), (NOON, "first")]
+    assert cloud.pending.of(3) == []
+
+    cloud.pending.mark([(1, NOON)], "second")
+    cloud.pending.clear(1, NOON, "first")
+    cloud.pending.clear(1, NOON - 60 * MINUTE, "first")
+    assert cloud.pending.of(1) == [(NOON, "second")]
+    cloud.pending.clear(1, NOON, "second")
+    cloud.pending.clear(1, NOON, "second")  # nothing is left, and that is no error
+    assert cloud.pending.of(1) == []
+    assert cloud.pending.of(2) == [(NOON, "first")]
+
+
+def test_many_hours_are_marked_in_batches(cloud: Cloud) -> None:
+    cloud.pending.mark([(1, NOON + n * 60 * MINUTE) for n in range(30)], "m")
+    assert len(cloud.pending.of(1)) == 30
+
+
+# --- incidents ---
+
+ALERT, RECOVERY = "alert#day", "recovery#day"
+
+
+def incident(opened: int = 4, sensor_id: str = "a", state: TextState = TextState.OWED) -> Incident:
+    return Incident(
+        equipment=Equipment(sensor_id, f"Unit {sensor_id}", "north", "Aarhus"),
+        kind="equipment",
+        state=IncidentState.OPEN,
+        opened_at=NOON + opened * MINUTE,
+        first_anomalous_at=NOON + (opened - 4) * MINUTE,
+        last_anomalous_at=NOON + opened * MINUTE,
+        cause=Cause("temperature", "C", 30.0, 3.5, 4.5, 9.0, 2.0, "v1"),
+        texts={ALERT: Text(TextKind.ALERT, "day", state)},
+    )
+
+
+def opening(one: Incident, version: int = 1) -> Change:
+    episode = Episode(one.first_anomalous_at, one.opened_at, one.last_anomalous_at)
+    return Change(ChangeKind.OPEN, episode, Head(version, one.opened_at, one.first_anomalous_at, one.last_anomalous_at))
+
+
+def opened(cloud: Cloud, one: Incident | None = None) -> Incident:
+    one = one or incident()
+    cloud.incidents.open(one, opening(one))
+    return one
+
+
+def stored(cloud: Cloud, one: Incident) -> Incident:
+    found = cloud.incidents.get(one.equipment.sensor_id, one.opened_at)
+    assert found
+    return found
+
+
+def test_opening_puts_incident_and_head(cloud: Cloud) -> None:
+    one = opened(cloud)
+    assert stored(cloud, one) == one
+    assert cloud.incidents.head("a", "equipment") == Head(1, NOON + 4 * MINUTE, NOON, NOON + 4 * MINUTE)
+    assert cloud.incidents.head("a", "silence") is None
+    assert cloud.incidents.head("b", "equipment") is None
+    assert cloud.incidents.of("a", NOON, NOON + 60 * MINUTE) == [one]
+    assert cloud.incidents.of("a", NOON + 5 * MINUTE, NOON + 60 * MINUTE) == []
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_opening_on_a_head_that_moved_changes_nothing(cloud: Cloud, version: int) -> None:
+    opened(cloud)
+    late = incident(opened=50)
+    with pytest.raises(HeadMovedError):
+        cloud.incidents.open(late, opening(late, version))
+    assert cloud.incidents.get("a", late.opened_at) is None
+    assert cloud.incidents.head("a", "equipment") == Head(1, NOON + 4 * MINUTE, NOON, NOON + 4 * MINUTE)
+    cloud.incidents.open(late, opening(late, 2))
+    assert stored(cloud, late) == late
+
+
+def test_an_incident_is_never_put_over_another(cloud: Cloud) -> None:
+    one = opened(cloud)
+    with pytest.raises(HeadMovedError):
+        cloud.incidents.open(one, opening(one, 2))
+    head = cloud.incidents.head("a", "equipment")
+    assert head
+    assert head.version == 1
+
+
+def test_recovering_gives_the_incident_its_texts_and_moves_the_head(cloud: Cloud) -> None:
+    one = opened(cloud)
+    over = NOON + 34 * MINUTE
+    head = Head(2, one.opened_at, one.first_anomalous_at, one.last_anomalous_at, recovered_at=over)
+    episode = Episode(one.first_anomalous_at, one.opened_at, one.last_anomalous_at, over)
+    owed = Text(TextKind.RECOVERY, "day", TextState.OWED)
+    values: dict[str, Any] = {
+        "state": "recovered",
+        "recovered_at": "2026-01-05T12:34:00Z",
+        "anomalous_minutes": 5,
+        "texts": {RECOVERY: owed},
+    }
+    cloud.incidents.update("a", "equipment", Change(ChangeKind.RECOVER, episode, head), **values)
+    assert stored(cloud, one) == replace(
+        one,
+        state=IncidentState.RECOVERED,
+        recovered_at=over,
+        anomalous_minutes=5,
+        texts={**one.texts, RECOVERY: owed},
+    )
+    assert cloud.incidents.head("a", "equipment") == head
+    with pytest.raises(HeadMovedError):
+        cloud.incidents.update("a", "equipment", Change(ChangeKind.RECOVER, episode, head), **values)
+
+
+def test_a_text_is_claimed_by_one_sender(cloud: Cloud) -> None:
+    one = opened(cloud)
+    assert cloud.incidents.claim(one, ALERT, 1000, 1090)
+    assert not cloud.incidents.claim(one, ALERT, 1000, 1090)
+    assert not cloud.incidents.claim(one, ALERT, 1090, 1180)  # at its last second a claim still holds
+    assert not cloud.incidents.claim(one, "alert#night", 1000, 1090)
+    assert stored(cloud, one).texts[ALERT] == Text(TextKind.ALERT, "day", TextState.SENDING, claimed_until=1090)
+
+
+def test_a_claim_that_ran_out_is_taken_by_another_sender(cloud: Cloud) -> None:
+    one = opened(cloud)
+    assert cloud.incidents.claim(one, ALERT, 1000, 1090)
+    assert cloud.incidents.claim(one, ALERT, 1091, 1181)
+    assert stored(cloud, one).texts[ALERT].claimed_until == 1181
+
+
+def test_a_released_text_is_owed_again(cloud: Cloud) -> None:
+    one = opened(cloud)
+    cloud.incidents.claim(one, ALERT, 1000, 1090)
+    cloud.incidents.release(one, ALERT)
+    assert stored(cloud, one).texts[ALERT].state is TextState.OWED
+    assert cloud.incidents.claim(one, ALERT, 1001, 1091)
+
+
+def test_a_sent_text_is_never_owed_or_claimed_again(cloud: Cloud) -> None:
+    one = opened(cloud)
+    cloud.incidents.claim(one, ALERT, 1000, 1090)
+    cloud.incidents.mark_sent(one, ALERT, "m-1", "ALERT it is warm", NOON)
+    cloud.incidents.release(one, ALERT)
+    assert not cloud.incidents.claim(one, ALERT, 5000, 5090)
+    text = stored(cloud, one).texts[ALERT]
+    assert (text.state, text.message_id) == (TextState.SENT, "m-1")
+
+
+def test_only_waiting_texts_become_owed(cloud: Cloud) -> None:
+    one = incident(state=TextState.WAITING)
+    one = opened(cloud, replace(one, texts={**one.texts, "alert#night": Text(TextKind.ALERT, "night", TextState.SENT)}))
+    cloud.incidents.owe_waiting(one)
+    cloud.incidents.claim(one, ALERT, 1000, 1090)
+    cloud.incidents.owe_waiting(one)  # decided on what was read before: the claim holds
+    assert {key: text.state for key, text in stored(cloud, one).texts.items()} == {
+        ALERT: TextState.SENDING,
+        "alert#night": TextState.SENT,
+    }
+
+
+def test_one_text_a_contact_and_place_in_a_while(cloud: Cloud) -> None:
+    first, second = incident(), incident(sensor_id="b")
+    three = timedelta(minutes=3)
+
+    def permit(one: Incident, minute: float, contact: str = "day", kind: TextKind = TextKind.ALERT) -> bool:
+        group = TextsOfOnePlace(contact, one.equipment.place, kind, (one,))
+        return cloud.incidents.permit(group, NOON + minute * MINUTE, three)
+
+    assert permit(first, 0)
+    assert permit(first, 0.5)  # the same question again has the same answer
+    assert not permit(second, 1)
+    assert permit(second, 1, contact="night")
+    assert permit(second, 1, kind=TextKind.RECOVERY)
+    elsewhere = replace(second, equipment=replace(second.equipment, site="Bergen"))
+    assert permit(elsewhere, 1)
+    assert not permit(second, 3.4)
+    assert permit(second, 3.5)
+
+
+def test_what_needs_attention_is_open_or_owes_a_text(cloud: Cloud) -> None:
+    assert list(cloud.incidents.needing_attention()) == []
+    many = [opened(cloud, incident(sensor_id=f"s{n:03}")) for n in range(120)]
+    found = list(cloud.incidents.needing_attention())
+    assert sorted(i.equipment.sensor_id for i in found) == [i.equipment.sensor_id for i in many]
+    assert all(i == incident(sensor_id=i.equipment.sensor_id) for i in found)
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "settled"),
+    [
+        (IncidentState.OPEN, TextState.SENT, False),
+        (IncidentState.RECOVERED, TextState.OWED, False),
+        (IncidentState.RECOVERED, TextState.SENDING, False),
+        (IncidentState.RECOVERED, TextState.WAITING, False),
+        (IncidentState.RECOVERED, TextState.SENT, True),
+        (IncidentState.RECOVERED, TextState.DIGEST, True),
+    ],
+)
+def test_only_what_is_over_and_told_is_settled(
+    cloud: Cloud, state: IncidentState, text: TextState, settled: bool
+) -> None:
+    one = opened(cloud, replace(incident(state=text), state=state))
+    cloud.incidents.settle(one)
+    assert list(cloud.incidents.needing_attention()) == ([] if settled else [one])
+    assert stored(cloud, one) == one
+
+
+def test_an_incident_without_texts_is_settled_once_it_is_over(cloud: Cloud) -> None:
+    one = opened(cloud, replace(incident(), texts={}, state=IncidentState.RECOVERED))
+    cloud.incidents.settle(one)
+    assert list(cloud.incidents.needing_attention()) == []
+
+
+def test_a_missed_incident_grows_instead_of_being_kept_twice(cloud: Cloud) -> None:
+    missed = replace(incident(opened=4), state=IncidentState.MISSED, texts={})
+    cloud.incidents.record_missed(missed, 30 * MINUTE)
+    later = replace(missed, opened_at=NOON + 12 * MINUTE, first_anomalous_at=NOON - 2 * MINUTE)
+    cloud.incidents.record_missed(replace(later, last_anomalous_at=NOON + 12 * MINUTE), 30 * MINUTE)
+    kept = replace(missed, first_anomalous_at=NOON - 2 * MINUTE, last_anomalous_at=NOON + 12 * MINUTE)
+    assert cloud.incidents.of("a", NOON - 60 * MINUTE, NOON + 60 * MINUTE) == [kept]
+    assert list(cloud.incidents.needing_attention()) == []
+    assert cloud.incidents.head("a", "equipment") is None
+
+
+def test_a_missed_incident_half_an_hour_from_another_is_one_of_its_own(cloud: Cloud) -> None:
+    one = replace(incident(opened=4), state=IncidentState.MISSED, texts={})
+    two = replace(incident(opened=38), state=IncidentState.MISSED, texts={})
+    cloud.incidents.record_missed(one, 30 * MINUTE)
+    cloud.incidents.record_missed(two, 30 * MINUTE)
+    assert cloud.incidents.of("a", NOON, NOON + 60 * MINUTE) == [one, two]
+
+
+# --- bucket ---
+
+
+def test_quarantined_events_are_kept_as_they_came(cloud: Cloud) -> None:
+    events = [QuarantinedEvent('{"a":\n"\u00e9"', "the event is not JSON", "7"), QuarantinedEvent("", "empty", "")]
+    for _ in range(2):
+        cloud.data.quarantine("device", events, NOON)
+    (key,) = cloud.data.keys("quarantine/")
+    assert key.startswith("quarantine/dt=2026-01-05/device/")
+    assert key.endswith(".jsonl")
+    lines = [json.loads(line) for line in cloud.data.get(key).splitlines()]
+    assert lines == [
+        {"raw": '{"a":\n"\u00e9"', "reason": "the event is not JSON", "event_id": "7"},
+        {"raw": "", "reason": "empty", "event_id": ""},
+    ]
+
+
+def test_keys_are_listed_in_order_beyond_one_page(cloud: Cloud) -> None:
+    for n in range(1001):
+        cloud.s3.put_object(Bucket=cloud.bucket, Key=f"readings/{n:04}", Body=b"")
+    assert cloud.data.keys("readings/") == [f"readings/{n:04}" for n in range(1001)]
+
+
+def test_a_reading_of_a_distant_past_does_not_hide_among_the_newest(cloud: Cloud, threads: ThreadPoolExecutor) -> None:
+    ancient = Reading("a", datetime(999, 1, 5, tzinfo=UTC), {"temperature": 4.0})
+    cloud.readings.put([ancient, reading(0)], expiry, threads)
+    assert cloud.readings.since("a", NOON) == [reading(0)]
+    assert cloud.readings.before("a", NOON, 90) == [ancient]

@@ -1,0 +1,182 @@
+"""watch_sensors through its handler: what is owed is sent once, what is over is taken off the list."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lambdas.runtime.clock import ClockFace, FileClock
+from lambdas.sensors.watch_sensors import handler as watching
+from overcut.sensors.incidents import (
+    Cause,
+    Change,
+    ChangeKind,
+    Episode,
+    Equipment,
+    Head,
+    Incident,
+    IncidentState,
+    Text,
+    TextKind,
+    TextState,
+)
+from tests.functional.conftest import Cloud
+
+NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+CLAIM_SECONDS = 90
+
+
+class Plant:
+    """Incidents as a detector leaves them, and one phone that gets every text of the topic."""
+
+    def __init__(self, cloud: Cloud, clock: FileClock, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cloud = cloud
+        self.clock = clock
+        self._monkeypatch = monkeypatch
+        self.phone = cloud.sqs.create_queue(QueueName="phone")["QueueUrl"]
+        arn = cloud.sqs.get_queue_attributes(QueueUrl=self.phone, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        cloud.sns.subscribe(TopicArn=cloud.topic, Protocol="sqs", Endpoint=arn)
+
+    def open(self, sensor_id: str, *texts: Text, site: str = "Aarhus", **values: Any) -> Incident:
+        incident = Incident(
+            equipment=Equipment(sensor_id, f"Unit {sensor_id}", "north", site),
+            kind="equipment",
+            state=IncidentState.OPEN,
+            opened_at=NOON,
+            first_anomalous_at=NOON - 4 * MINUTE,
+            last_anomalous_at=NOON,
+            cause=Cause("temperature", "C", 30.0, 3.5, 4.5, 9.0, 2.0, "v1"),
+            texts={text.text_key: text for text in texts},
+        )
+        incident = replace(incident, **values)
+        head = Head(1, NOON, NOON - 4 * MINUTE, NOON)
+        self.cloud.incidents.open(incident, Change(ChangeKind.OPEN, Episode(head.first_anomalous_at, NOON, NOON), head))
+        return incident
+
+    def watch(self, minute: float, machine_time: float = 1_000) -> list[tuple[str, str]]:
+        """Run once; return to whom which text went."""
+        origin = (NOON + minute * MINUTE).timestamp()
+        self.clock.set(ClockFace(origin=origin, wall=0.0, speed=0.0, ttl_offset=0.0))
+        self._monkeypatch.setattr(watching, "time", SimpleNamespace(time=lambda: machine_time))
+        watching.handler({"source": "aws.events"}, None)
+        sent = []
+        while messages := self.cloud.sqs.receive_message(QueueUrl=self.phone).get("Messages"):
+            for message in messages:
+                notification = json.loads(message["Body"])
+                sent.append((notification["MessageAttributes"]["contact_id"]["Value"], notification["Message"]))
+                self.cloud.sqs.delete_message(QueueUrl=self.phone, ReceiptHandle=message["ReceiptHandle"])
+        return sent
+
+    def states(self, incident: Incident) -> dict[str, str]:
+        found = self.cloud.incidents.get(incident.equipment.sensor_id, incident.opened_at)
+        assert found
+        return {key: text.state.value for key, text in found.texts.items()}
+
+    def on_the_list(self) -> list[str]:
+        return sorted(incident.equipment.sensor_id for incident in self.cloud.incidents.needing_attention())
+
+
+@pytest.fixture
+def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+    environment = {
+        "INCIDENTS_TABLE": cloud.tables["Incidents"],
+        "ALERTS_TOPIC": cloud.topic,
+        "CLOCK": str(tmp_path / "clock.json"),
+        "GROUP_MINUTES": "3",
+        "CLAIM_SECONDS": str(CLAIM_SECONDS),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    watching.dependencies.cache_clear()
+    yield Plant(cloud, FileClock(tmp_path / "clock.json"), monkeypatch)
+    watching.dependencies.cache_clear()
+
+
+def alert(contact: str = "day", state: TextState = TextState.OWED, until: int = 0) -> Text:
+    return Text(TextKind.ALERT, contact, state, until)
+
+
+def recovery(contact: str = "day", state: TextState = TextState.OWED) -> Text:
+    return Text(TextKind.RECOVERY, contact, state)
+
+
+def test_nothing_owed_is_nothing_sent(plant: Plant) -> None:
+    assert plant.watch(0) == []
+
+
+def test_an_owed_text_is_sent_once(plant: Plant) -> None:
+    incident = plant.open("a", alert())
+    ((contact, body),) = plant.watch(1)
+    assert contact == "day"
+    assert body == (
+        f"ALERT Unit a, Aarhus: temperature 30.0 C, usual 3.5 to 4.5, since 11:56 UTC. Ref {incident.reference}"
+    )
+    assert plant.states(incident) == {"alert#day": "sent"}
+    assert plant.watch(2) == plant.watch(60, machine_time=9_000) == []
+    assert plant.on_the_list() == ["a"]  # it is still open
+
+
+def test_every_contact_is_texted_on_its_own(plant: Plant) -> None:
+    plant.open("a", alert("day"), alert("night"))
+    assert sorted(contact for contact, _ in plant.watch(1)) == ["day", "night"]
+
+
+def test_several_of_one_site_are_one_text_and_another_site_is_another(plant: Plant) -> None:
+    for sensor_id in "abc":
+        plant.open(sensor_id, alert())
+    plant.open("d", alert(), site="Bergen")
+    bodies = sorted(body[:46] for _, body in plant.watch(1))
+    assert bodies == [
+        "ALERT Aarhus: 3 units also abnormal: Unit a, U",
+        "ALERT Unit d, Bergen: temperature 30.0 C, usual"[:46],
+    ]
+    assert plant.watch(2) == []
+
+
+def test_a_recovery_leaves_after_its_alert_and_then_the_incident_is_settled(plant: Plant) -> None:
+    over: dict[str, Any] = {
+        "state": IncidentState.RECOVERED,
+        "recovered_at": NOON + 30 * MINUTE,
+        "anomalous_minutes": 5,
+    }
+    incident = plant.open("a", alert(), recovery(), **over)
+    assert [body[:6] for _, body in plant.watch(31)] == ["ALERT "]
+    assert plant.states(incident) == {"alert#day": "sent", "recovery#day": "owed"}
+    assert [body[:8] for _, body in plant.watch(32)] == ["OK AGAIN"]
+    assert plant.watch(33) == []
+    assert plant.on_the_list() == []
+
+
+@pytest.mark.parametrize("state", [TextState.WAITING, TextState.DIGEST, TextState.SENT])
+def test_what_is_not_owed_is_not_sent(plant: Plant, state: TextState) -> None:
+    plant.open("a", alert(state=state))
+    assert plant.watch(1, machine_time=1e9) == []
+
+
+def test_the_text_of_a_sender_that_died_is_sent_when_its_claim_has_run_out(plant: Plant) -> None:
+    incident = plant.open("a", alert())
+    assert plant.cloud.incidents.claim(incident, "alert#day", 1_000, 1_090)
+    assert plant.watch(1, machine_time=1_090) == []
+    assert len(plant.watch(2, machine_time=1_091)) == 1
+    assert plant.watch(3, machine_time=1_300) == []
+
+
+def test_a_text_that_another_sender_takes_meanwhile_is_not_sent_twice(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident = plant.open("a", alert())
+    store = watching.dependencies().incidents
+    real = store.permit
+
+    def permit(*given: Any) -> bool:
+        assert plant.cloud.incidents.claim(incident, "alert#day", 1_000, 1_090)
+        return real(*given)
+
+    monkeypatch.setattr(type(store), "permit", lambda self, *given: permit(*given))
+    assert plant.watch(1) == []

@@ -1,0 +1,72 @@
+"""Each bundle is whole: an interpreter of the Lambda version that has nothing else imports its handler."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stacks.constructs.bundling import Target, make_bundle
+from stacks.constructs.function import shared_sources
+from tests.conftest import synthesized
+from tests.infrastructure.conftest import Runtime
+from tests.infrastructure.templates import functions_of
+
+IMPORT = """
+import importlib, sys
+folders, name = sys.argv[1:-1], sys.argv[-1]
+sys.path[:0] = folders
+module = importlib.import_module(name)
+assert module.__file__.startswith(folders[0]), module.__file__
+if name.endswith(".handler"):
+    assert callable(module.handler)
+    assert module.dependencies.cache_info().currsize == 0, "importing made clients"
+strangers = {
+    where.split("/site-packages/")[0]
+    for where in (getattr(m, "__file__", None) or "" for m in list(sys.modules.values()))
+    if "/site-packages/" in where
+}
+assert not strangers, f"imported from outside the bundle: {strangers}"
+"""
+
+
+def import_alone(python: str, module: str, *folders: Path) -> subprocess.CompletedProcess[str]:
+    """Import a module where only `folders` and the standard library are, with an empty environment."""
+    return subprocess.run(
+        [python, "-I", "-S", "-B", "-c", IMPORT, *map(str, folders), module],
+        cwd="/",
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_there_is_a_bundle_for_each_deployed_function(bundles: dict[str, Path]) -> None:
+    assert bundles.keys() == functions_of(synthesized("prod")).keys()
+
+
+def test_each_bundle_is_imported_alone(runtime: Runtime, bundles: dict[str, Path]) -> None:
+    for function, bundle in bundles.items():
+        done = import_alone(runtime.python, f"lambdas.{function}.handler", bundle, runtime.packages)
+        assert done.returncode == 0, f"{function}: {done.stderr}"
+
+
+def test_the_training_bundle_needs_only_what_the_image_has(runtime: Runtime, tmp_path: Path) -> None:
+    """It is made for Python 3.11, and the image's may be newer: its wheels must fit that as well."""
+    bundle = make_bundle(
+        "bundle-train-sensors",
+        [*shared_sources("sensors"), "training/__init__.py", "training/sensors"],
+        Target("host", "3.11"),
+        tmp_path / "bundle",
+    )
+    runtime.install(tmp_path / "image", "numpy")
+    done = import_alone(runtime.python, "training.sensors.train", bundle, runtime.packages, tmp_path / "image")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("function", ["sensors.poll_readings"])
+def test_a_bundle_that_lacks_a_library_is_noticed(runtime: Runtime, bundles: dict[str, Path], function: str) -> None:
+    done = import_alone(runtime.python, f"lambdas.{function}.handler", bundles[function])
+    assert done.returncode != 0
+    assert "No module named 'boto3'" in done.stderr

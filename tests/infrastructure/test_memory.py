@@ -1,0 +1,337 @@
+"""Each function's memory, under AWS's runtime client with a heavy event; and that its role covers what it calls.
+
+AWS adds about 25 MB of its own to what is measured here, and a function has 128 MB. `pytest -s` shows the figures.
+"""
+
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import boto3
+import numpy as np
+import pytest
+from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
+
+from lambdas.runtime.clock import SystemClock
+from lambdas.sensors.stores import ReadingsStore, Sensor
+from overcut.sensors.cohorts import SensorSeries, train_cohort
+from overcut.sensors.cutoffs import model_key
+from overcut.sensors.forest import ForestParameters, dump_forest
+from overcut.sensors.incidents import (
+    EQUIPMENT_FAULT,
+    Cause,
+    Change,
+    ChangeKind,
+    Episode,
+    Equipment,
+    Head,
+    Incident,
+    IncidentState,
+    Text,
+    TextKind,
+    TextState,
+)
+from overcut.sensors.layout import bucket_of, hour_of
+from overcut.sensors.readings import Reading, format_time
+from tests.conftest import logical_name, synthesized
+from tests.functional.aws_over_http import aws_over_http
+from tests.functional.conftest import REGION, Cloud, create_tables
+from tests.functional.streams import stream_event
+from tests.infrastructure.conftest import Runtime
+from tests.infrastructure.lambda_runtime import RunningFunction, running
+from tests.infrastructure.templates import functions_of, permissions, text
+from workbench.cloud.environment import client_environment
+from workbench.device import Device
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory of a process")
+
+MOST_MEGABYTES = 90
+MINUTE = timedelta(minutes=1)
+MEASURES = {"temperature": "C", "humidity": "%", "power": "kW"}
+NOW = datetime.now(UTC).replace(second=0, microsecond=0)
+
+Run = Callable[[str], AbstractContextManager[RunningFunction]]
+
+
+@dataclass
+class Calls:
+    """What was asked of AWS over HTTP, as IAM calls it."""
+
+    actions: set[str] = field(default_factory=set)
+
+    def add(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        service, _, operation = headers.get("X-Amz-Target", "").rpartition(".")
+        if ".s3." in url or "//s3." in url:
+            self.actions.add({"PUT": "s3:PutObject", "GET": "s3:GetObject"}[method])
+        elif operation == "TransactWriteItems":
+            self.actions |= {f"dynamodb:{kind}Item" for kind in ("Put", "Update") if f'"{kind}"'.encode() in body}
+        elif service.startswith("DynamoDB"):
+            self.actions.add(f"dynamodb:{operation}")
+        else:
+            assert b"Action=Publish&" in body, (url, headers, body)
+            self.actions.add("sns:Publish")
+
+
+class ManyReadings:
+    """The Readings table as those see it who query it: moto goes through the whole table for each query."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[dict[str, Any]]] = {}
+
+    def put(self, readings: Sequence[Reading]) -> None:
+        """Store what the real store would write, each sensor's in order of time."""
+        with ThreadPoolExecutor(1) as thread:
+            ReadingsStore(cast(Any, self), "Readings").put(readings, lambda _: 2_000_000_000, thread)
+
+    def batch_write_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - the SDK's name
+        for request in RequestItems["Readings"]:
+            item = request["PutRequest"]["Item"]
+            self._of.setdefault(item["sensor_id"]["S"], []).append(item)
+        return {"UnprocessedItems": {}}
+
+    def query(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one of the store's two queries."""
+        values = {name: value["S"] for name, value in request["ExpressionAttributeValues"].items()}
+        items, to = self._of[values[":s"]], values[":b"]
+        if request["KeyConditionExpression"] == "sensor_id = :s AND measured_at BETWEEN :a AND :b":
+            found = [item for item in items if values[":a"] <= item["measured_at"]["S"] <= to]
+        else:
+            assert request["KeyConditionExpression"] == "sensor_id = :s AND measured_at < :b"
+            found = [item for item in items if item["measured_at"]["S"] < to][: -request["Limit"] - 1 : -1]
+        return {"Items": found, "Count": len(found), "ScannedCount": len(found)}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cloud in this process, its address, what was called there from outside, and readings beside moto's."""
+
+    cloud: Cloud
+    url: str
+    calls: Calls
+    readings: ManyReadings
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    calls, readings, answer = Calls(), ManyReadings(), BotocoreStubber.process_request
+
+    def recorded(stubber: BotocoreStubber, request: Any) -> Any:
+        if stubber.enabled:  # this process's own calls are made with the mock enabled
+            return answer(stubber, request)
+        calls.add(request.method, request.url, request.headers, request.body)
+        if request.headers.get("X-Amz-Target", "").endswith(".Query") and b'"TableName": "Readings"' in request.body:
+            return 200, {}, json.dumps(readings.query(json.loads(request.body)))
+        return answer(stubber, request)
+
+    monkeypatch.setattr(BotocoreStubber, "process_request", recorded)
+    with mock_aws(), aws_over_http() as url:
+        dynamodb, s3 = boto3.client("dynamodb"), boto3.client("s3")
+        sns, sqs = boto3.client("sns"), boto3.client("sqs")
+        s3.create_bucket(Bucket="overcut-data")
+        cloud = Cloud(
+            dynamodb=dynamodb,
+            s3=s3,
+            sns=sns,
+            sqs=sqs,
+            tables=create_tables(dynamodb, synthesized("local")),
+            bucket="overcut-data",
+            topic=sns.create_topic(Name="alerts")["TopicArn"],
+            parked=sqs.create_queue(QueueName="parked")["QueueUrl"],
+        )
+        yield Site(cloud, url, calls, readings)
+
+
+@pytest.fixture(scope="module")
+def compiled(runtime: Runtime) -> Runtime:
+    """The runtime's own packages are compiled beforehand, as they are on AWS; the bundle is not."""
+    subprocess.run([runtime.python, "-m", "compileall", "-q", str(runtime.packages)], check=True)
+    return runtime
+
+
+@pytest.fixture
+def run(site: Site, compiled: Runtime, bundles: dict[str, Path], tmp_path: Path) -> Run:
+    """Start a function with prod's settings against the site."""
+    names = {
+        "StorageData": site.cloud.bucket,
+        "AlertingAlerts": site.cloud.topic,
+        "DetectionParked": site.cloud.parked,
+        **{f"Storage{name}": table for name, table in site.cloud.tables.items()},
+    }
+
+    def start(function: str) -> AbstractContextManager[RunningFunction]:
+        settings = functions_of(synthesized("prod"))[function]["Environment"]["Variables"]
+        return running(
+            function,
+            python=compiled.python,
+            packages=compiled.packages,
+            bundle=bundles[function],
+            environment={
+                **{key: names.get(text(value), text(value)) for key, value in settings.items()},
+                **client_environment(site.url, REGION),
+            },
+            log=tmp_path / "log",
+        )
+
+    return start
+
+
+def check(function: str, running_function: RunningFunction, calls: Calls) -> None:
+    """It fits, and its role in prod lets it do what it did."""
+    peak = running_function.peak_megabytes()
+    sys.stdout.write(f"\n{function}: {peak:.1f} MB\n")
+    assert 30 < peak <= MOST_MEGABYTES
+
+    role = logical_name(functions_of(synthesized("prod"))[function]["Role"]["Fn::GetAtt"][0])
+    granted = set().union(*permissions(synthesized("prod"))[role].values())
+    assert calls.actions
+    assert calls.actions <= granted
+
+
+def value_at(minute: int, of: random.Random) -> dict[str, float]:
+    return {
+        "temperature": round(4 + math.sin(minute / 9) + of.uniform(-0.3, 0.3), 1),
+        "humidity": round(60 + 5 * math.sin(minute / 40) + of.uniform(-1, 1), 1),
+        "power": round(2 + math.cos(minute / 9) + of.uniform(-0.1, 0.1), 2),
+    }
+
+
+def test_detect_anomalies(site: Site, run: Run) -> None:
+    """A hundred readings of a hundred sensors, none of them remembered, three of which complete a run."""
+    cloud, of = site.cloud, random.Random(1)
+    sensor_ids = [f"unit-{k}" for k in range(100)]
+    trained_at = NOW - timedelta(hours=8)
+    series = []
+    for sensor_id in sensor_ids:
+        minutes = range(250)
+        rows = [[value_at(minute, of)[measure] for measure in sorted(MEASURES)] for minute in minutes]
+        series.append(SensorSeries(sensor_id, np.array([60 * minute for minute in minutes]), np.array(rows)))
+    model = train_cohort(
+        series,
+        cohort_id="source-device",
+        measures=sorted(MEASURES),
+        parameters=ForestParameters(),
+        z_factor=2.5,
+        trained_at=trained_at,
+        seed=1,
+    )
+    assert model.forest is not None
+    for days in range(3):
+        before = timedelta(days=days)
+        cloud.cutoffs.put(
+            replace(cutoff, trained_at=cutoff.trained_at - before, effective_from=cutoff.effective_from - before)
+            for cutoff in model.cutoffs
+        )
+    cloud.data.put(model_key("source-device", model.model_version), dump_forest(model.forest))
+    cloud.sensors.put((Sensor(sensor_id, "device", MEASURES, site="north") for sensor_id in sensor_ids), 16)
+
+    faulty = set(sensor_ids[:3])
+    readings = [
+        Reading(
+            sensor_id,
+            NOW - (94 - minute) * MINUTE,
+            {measure: value + 40 for measure, value in value_at(minute, of).items()}
+            if sensor_id in faulty and minute >= 90
+            else value_at(minute, of),
+        )
+        for sensor_id in sensor_ids
+        for minute in range(95)
+    ]
+    site.readings.put(readings)
+    newest = [reading for reading in readings if reading.measured_at == NOW]
+    with ThreadPoolExecutor(1) as thread:
+        cloud.readings.put(newest, lambda moment: int(moment.timestamp()), thread)
+    with run("sensors.detect_anomalies") as function:
+        function.invoke(stream_event(cloud, newest, written_at=NOW))
+        check("sensors.detect_anomalies", function, site.calls)
+    opened = [sensor_id for sensor_id in sensor_ids if cloud.incidents.get(sensor_id, NOW)]
+    assert set(opened) >= faulty
+
+
+def test_poll_readings(site: Site, run: Run) -> None:
+    """Five thousand readings that wait when it connects, of 250 sensors that nobody has seen before."""
+    cloud, of = site.cloud, random.Random(2)
+    readings = [
+        Reading(f"unit-{k}", NOW - (20 - minute) * MINUTE, value_at(minute, of))
+        for minute in range(20)
+        for k in range(250)
+    ]
+    with Device(readings, SystemClock()) as device, run("sensors.poll_readings") as function:
+        setting = {"source_id": "device", "url": device.url, "secret_name": "", "mapping": {"measures": MEASURES}}
+        function.start(setting)
+        until = time.monotonic() + 45
+        while function.is_alive() and cloud.sources.get("device").cursor != "4999" and time.monotonic() < until:
+            time.sleep(0.1)
+        cloud.sources.connected("device", "the next poll")
+        function.result()
+        check("sensors.poll_readings", function, site.calls)
+    stored = cloud.dynamodb.scan(TableName=cloud.tables["Readings"], Select="COUNT")["Count"]
+    assert stored == len(readings) == 5_000
+
+
+def test_export_training_set(site: Site, run: Run) -> None:
+    """An hour of 300 sensors of one bucket, three measures each."""
+    cloud, of = site.cloud, random.Random(3)
+    last_hour = hour_of(NOW) - timedelta(hours=1)
+    sensor_ids = [name for k in range(6_000) if bucket_of(name := f"unit-{k}", 16) == 5][:300]
+    assert len(sensor_ids) == 300
+    cloud.sensors.put((Sensor(sensor_id, "device", MEASURES) for sensor_id in sensor_ids), 16)
+    site.readings.put(
+        [
+            Reading(sensor_id, last_hour + minute * MINUTE, value_at(minute, of))
+            for sensor_id in sensor_ids
+            for minute in range(60)
+        ]
+    )
+    cloud.pending.mark([(5, last_hour)], "mark")
+    with run("sensors.export_training_set") as function:
+        assert function.invoke({"bucket": 5}) == {"hours": 1, "readings": 18_000}
+        check("sensors.export_training_set", function, site.calls)
+    assert cloud.pending.of(5) == []
+    assert cloud.data.keys("readings/") == [f"readings/dt={last_hour:%Y-%m-%d}/{last_hour:%H}-0005.parquet"]
+
+
+def test_watch_sensors(site: Site, run: Run) -> None:
+    """A hundred incidents at twenty places, each of which owes a text."""
+    cloud = site.cloud
+    for k in range(100):
+        cloud.incidents.open(owing(k), opening(k))
+    with run("sensors.watch_sensors") as function:
+        function.invoke({})
+        check("sensors.watch_sensors", function, site.calls)
+    states = [text.state for incident in cloud.incidents.needing_attention() for text in incident.texts.values()]
+    assert states == [TextState.SENT] * 100
+
+
+def opening(k: int) -> Change:
+    opened_at = NOW - (k % 7) * MINUTE
+    head = Head(1, opened_at, opened_at - 4 * MINUTE, opened_at)
+    return Change(ChangeKind.OPEN, Episode(opened_at - 4 * MINUTE, opened_at, opened_at), head)
+
+
+def owing(k: int) -> Incident:
+    episode = opening(k).episode
+    owed = Text(TextKind.ALERT, "maintenance", TextState.OWED)
+    return Incident(
+        equipment=Equipment(f"unit-{k}", f"Cold store {k}", "customer", f"site-{k % 20}"),
+        kind=EQUIPMENT_FAULT,
+        state=IncidentState.OPEN,
+        opened_at=episode.opened_at,
+        first_anomalous_at=episode.first_anomalous_at,
+        last_anomalous_at=episode.last_anomalous_at,
+        cause=Cause("temperature", "C", 12.3, 3.0, 5.0, 1.7, 1.1, format_time(NOW)),
+        texts={owed.text_key: owed},
+    )

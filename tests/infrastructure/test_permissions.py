@@ -1,0 +1,231 @@
+"""Who may do what: every action of every role, named, and why some of them cannot name a resource."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import resources_of, synthesized
+from tests.infrastructure.templates import as_list, identity_statements, permissions, resource_statements, text
+
+STAGES = ["prod", "dev", "local"]
+
+_LOG_DELIVERY = "log delivery is the account's: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html"
+_TRACES = "traces have no resource: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-xray-tracing.html"
+# actions that AWS lets be granted on `*` alone
+WITHOUT_A_RESOURCE = {
+    "dynamodb:ListStreams": "a list of streams has no resource; Lambda asks for it to read any of them",
+    "ecr:GetAuthorizationToken": "a token is for the account's registries, not for one repository",
+    "logs:CreateLogDelivery": _LOG_DELIVERY,
+    "logs:DeleteLogDelivery": _LOG_DELIVERY,
+    "logs:DescribeLogGroups": _LOG_DELIVERY,
+    "logs:DescribeResourcePolicies": _LOG_DELIVERY,
+    "logs:GetLogDelivery": _LOG_DELIVERY,
+    "logs:ListLogDeliveries": _LOG_DELIVERY,
+    "logs:PutResourcePolicy": _LOG_DELIVERY,
+    "logs:UpdateLogDelivery": _LOG_DELIVERY,
+    "xray:GetSamplingRules": _TRACES,
+    "xray:GetSamplingTargets": _TRACES,
+    "xray:PutTelemetryRecords": _TRACES,
+    "xray:PutTraceSegments": _TRACES,
+}
+
+WRITE_LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
+FOR_LOGS_AND_TRACES = {action for action in WITHOUT_A_RESOURCE if action.startswith(("logs:", "xray:"))}
+IN_PROD = {
+    "IngestionPollReadingsRole": {
+        "IngestionPollReadingsLogs": WRITE_LOG,
+        "StorageReadings": {"dynamodb:BatchWriteItem"},
+        "StorageSensors": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
+        "StorageSensors/index/*": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
+        "StorageSources": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
+        "StoragePendingExports": {"dynamodb:BatchWriteItem"},
+        "StorageData/quarantine/*": {"s3:PutObject"},
+        "arn:aws:secretsmanager:eu-central-1:123456789012:secret:overcut/prod/device-??????": {
+            "secretsmanager:GetSecretValue"
+        },
+    },
+    "DetectionDetectAnomaliesRole": {
+        "DetectionDetectAnomaliesLogs": WRITE_LOG,
+        "StorageReadings": {"dynamodb:Query"},
+        "StorageReadings.StreamArn": {
+            "dynamodb:DescribeStream",
+            "dynamodb:GetRecords",
+            "dynamodb:GetShardIterator",
+        },
+        "*": {"dynamodb:ListStreams"},
+        "StorageSensors": {"dynamodb:GetItem"},
+        "StorageSensors/index/*": {"dynamodb:GetItem"},
+        "StorageCutoffs": {"dynamodb:Query"},
+        "StorageIncidents": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"},
+        "StorageIncidents/index/*": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"},
+        "StorageData/models/sensors/*": {"s3:GetObject"},
+        # Lambda itself, for what the function could not process
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/aws/lambda/*": {"s3:PutObject"},
+        "AlertingAlerts": {"sns:Publish"},
+        "DetectionParked": {"sqs:SendMessage"},
+    },
+    "DetectionWatchSensorsRole": {
+        "DetectionWatchSensorsLogs": WRITE_LOG,
+        "StorageIncidents": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"},
+        "StorageIncidents/index/*": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"},
+        "AlertingAlerts": {"sns:Publish"},
+    },
+    "TrainingExportTrainingSetRole": {
+        "TrainingExportTrainingSetLogs": WRITE_LOG,
+        "StorageReadings": {"dynamodb:Query"},
+        "StorageSensors": {"dynamodb:Query"},
+        "StorageSensors/index/*": {"dynamodb:Query"},
+        "StoragePendingExports": {"dynamodb:Query", "dynamodb:DeleteItem"},
+        "StorageData/readings/*": {"s3:PutObject"},
+    },
+    "TrainingExportRole": {
+        "TrainingExportTrainingSet": {"lambda:InvokeFunction"},
+        "TrainingExportTrainingSet:*": {"lambda:InvokeFunction"},
+        "*": FOR_LOGS_AND_TRACES,
+    },
+    "TrainingTrainRole": {
+        "TrainingExportTrainingSet": {"lambda:InvokeFunction"},
+        "TrainingExportTrainingSet:*": {"lambda:InvokeFunction"},
+        "arn:aws:sagemaker:eu-central-1:123456789012:training-job/sensors-*": {
+            "sagemaker:AddTags",
+            "sagemaker:CreateTrainingJob",
+            "sagemaker:DescribeTrainingJob",
+            "sagemaker:StopTrainingJob",
+        },
+        # how Step Functions hears that a training job is over
+        "arn:aws:events:eu-central-1:123456789012:rule/StepFunctionsGetEventsForSageMakerTrainingJobsRule": {
+            "events:DescribeRule",
+            "events:PutRule",
+            "events:PutTargets",
+        },
+        "arn:aws:iam::123456789012:role/TrainingTrainingRole": {"iam:PassRole"},
+        "*": FOR_LOGS_AND_TRACES,
+    },
+    "TrainingTrainingRole": {
+        "StorageSensors": {"dynamodb:Scan"},
+        "StorageSensors/index/*": {"dynamodb:Scan"},
+        "StorageCutoffs": {"dynamodb:BatchWriteItem"},
+        "StorageModelEvents": {"dynamodb:PutItem"},
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/readings/*": {"s3:GetObject"},
+        "StorageData/models/sensors/*": {"s3:PutObject"},
+        "StorageData/training-jobs/sensors/*": {"s3:PutObject"},
+        "arn:aws:s3:::cdk-hnb659fds-assets-123456789012-eu-central-1/SOURCE": {"s3:GetObject"},
+        "arn:aws:ecr:eu-central-1:492215442770:repository/sagemaker-scikit-learn": {
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:BatchGetImage",
+            "ecr:GetDownloadUrlForLayer",
+        },
+        "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/sagemaker/TrainingJobs*": {
+            "logs:CreateLogGroup",
+            "logs:CreateLogStream",
+            "logs:DescribeLogStreams",
+            "logs:PutLogEvents",
+        },
+        "*": {"ecr:GetAuthorizationToken"},
+    },
+    "TrainingExportEventsRole": {"TrainingExport": {"states:StartExecution"}},
+    "TrainingTrainEventsRole": {"TrainingTrain": {"states:StartExecution"}},
+}
+
+
+def test_each_role_has_these_permissions_and_no_others() -> None:
+    template = synthesized("prod")
+    source = text(_hyperparameter_of_source(template)).rpartition("/")[2].rstrip('\\"')
+    found = {
+        role: {resource.replace(source, "SOURCE"): actions for resource, actions in granted.items()}
+        for role, granted in permissions(template).items()
+    }
+    assert found == IN_PROD
+
+
+def _hyperparameter_of_source(template: dict[str, Any]) -> Any:
+    """The part of the workflow's definition that names the training job's source bundle."""
+    (part,) = (
+        part
+        for machine in resources_of(template, "AWS::StepFunctions::StateMachine").values()
+        for part in machine["DefinitionString"]["Fn::Join"][1]
+        if isinstance(part, dict) and "s3://cdk-" in str(part.get("Fn::Sub"))
+    )
+    return {"Fn::Sub": part["Fn::Sub"].partition('\\"')[0]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_action_is_a_wildcard(stage: str) -> None:
+    template = synthesized(stage)
+    statements = [*identity_statements(template), *resource_statements(template)]
+    assert statements
+    for about, statement in statements:
+        assert "NotAction" not in statement, about
+        assert "NotResource" not in statement, about
+        if statement["Effect"] == "Allow":
+            assert not [action for action in as_list(statement["Action"]) if "*" in action or "?" in action], about
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_actions_without_a_resource_are_granted_on_everything(stage: str) -> None:
+    for role, granted in permissions(synthesized(stage)).items():
+        assert granted.get("*", set()) <= WITHOUT_A_RESOURCE.keys(), role
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_role_has_a_policy_that_is_not_in_the_template(stage: str) -> None:
+    for role, properties in resources_of(synthesized(stage), "AWS::IAM::Role").items():
+        assert not {"ManagedPolicyArns", "Policies"} & properties.keys(), role
+        (trust,) = properties["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Action"] == "sts:AssumeRole"
+        assert list(trust["Principal"]) == ["Service"], "no account and no user takes a role"
+
+
+def test_a_role_is_passed_to_sagemaker_alone() -> None:
+    passing = [s for _, s in identity_statements(synthesized("prod")) if "iam:PassRole" in as_list(s["Action"])]
+    assert [statement["Condition"] for statement in passing] == [
+        {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    ]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_alarms_of_this_account_are_let_in_from_outside_iam(stage: str) -> None:
+    allowed = [
+        (text({"Ref": about}), s) for about, s in resource_statements(synthesized(stage)) if s["Effect"] != "Deny"
+    ]
+    # without it no alarm would be told: the policy that enforces TLS replaces the one SNS gives a topic
+    assert [(about, s["Action"], s["Principal"], s["Condition"]) for about, s in allowed] == [
+        (
+            "AlertingOperations",
+            "sns:Publish",
+            {"Service": "cloudwatch.amazonaws.com"},
+            {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        )
+    ]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_functions_are_invoked_by_this_stack_s_rules_alone(stage: str) -> None:
+    rules = resources_of(synthesized(stage), "AWS::Events::Rule")
+    for permission in resources_of(synthesized(stage), "AWS::Lambda::Permission").values():
+        assert permission["Action"] == "lambda:InvokeFunction"
+        assert permission["Principal"] == "events.amazonaws.com"
+        assert permission["SourceArn"]["Fn::GetAtt"][0] in rules
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_bucket_queue_and_topic_refuses_what_comes_without_tls(stage: str) -> None:
+    template = synthesized(stage)
+    refused = {
+        about: set(as_list(statement["Action"]))
+        for about, statement in resource_statements(template)
+        if statement["Effect"] == "Deny"
+        and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        and statement["Principal"] in ("*", {"AWS": "*"})
+    }
+    expected: dict[str, set[str]] = {}
+    for kind, actions in (
+        ("AWS::S3::Bucket", "s3:*"),
+        ("AWS::SQS::Queue", "sqs:*"),
+        ("AWS::SNS::Topic", "sns:Publish"),
+    ):
+        assert resources_of(template, kind)
+        expected |= {name: {actions} for name in resources_of(template, kind)}
+    assert refused == expected

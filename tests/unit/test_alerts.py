@@ -1,0 +1,402 @@
+"""Alerts: who is told, in which words, and that no text is lost, doubled without need, or out of order."""
+
+import string
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overcut.sensors.alerts import (
+    Contact,
+    SendOutcome,
+    TextRefusedError,
+    TextsOfOnePlace,
+    TextUncertainError,
+    compose,
+    contacts_for,
+    first_text_state,
+    needs_attention,
+    send_texts,
+    texts_to_send,
+    to_gsm7,
+)
+from overcut.sensors.incidents import Cause, Equipment, Incident, IncidentState, Text, TextKind, TextState
+from tests.fakes import MemoryPhone, MemoryTextStore, check_text_store
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+GROUP_FOR = 3 * MINUTE
+CLAIM_SECONDS = 60
+# 3GPP TS 23.038, section 6.2.1, the default alphabet without its extension table
+GSM7_BASIC = set(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./:;<=>?¡ÄÖÑÜ§¿äöñüà" + string.digits + string.ascii_letters
+)
+
+
+def incident(
+    sensor_id: str = "hvac-323",
+    *,
+    minute: int = 0,
+    name: str = "Cold room 3",
+    site: str = "Lyon",
+    texts: Mapping[TextKind, TextState] | None = None,
+    contacts: tuple[str, ...] = ("maintenance",),
+    state: IncidentState = IncidentState.OPEN,
+) -> Incident:
+    first = NOON + minute * MINUTE
+    states = {TextKind.ALERT: TextState.OWED} if texts is None else texts
+    made = [Text(kind, contact, one) for kind, one in states.items() for contact in contacts]
+    return Incident(
+        equipment=Equipment(sensor_id, name, "Acme", site),
+        kind="equipment",
+        state=state,
+        opened_at=first + 4 * MINUTE,
+        first_anomalous_at=first,
+        last_anomalous_at=first + 4 * MINUTE,
+        cause=Cause("temperature", "C", 9.14, 1.0, 5.0, 3.2, 1.4, "v"),
+        texts={text.text_key: text for text in made},
+    )
+
+
+# --- the words ---
+
+
+def test_the_alert() -> None:
+    assert compose([incident()], TextKind.ALERT) == (
+        f"ALERT Cold room 3, Lyon: temperature 9.1 C, usual 1.0 to 5.0, since 12:00 UTC. Ref {incident().reference}"
+    )
+
+
+def test_the_recovery() -> None:
+    assert compose([incident()], TextKind.RECOVERY) == (
+        f"OK AGAIN Cold room 3, Lyon: usual values since 12:04 UTC. The fault began 12:00. Ref {incident().reference}"
+    )
+
+
+def test_several_units() -> None:
+    three = [incident(f"s{k}", minute=3 - k, name=f"Unit {k}") for k in range(3)]
+    assert compose(three, TextKind.ALERT) == (
+        f"ALERT Lyon: 3 units also abnormal: Unit 0, Unit 1, Unit 2, since 12:01 UTC. Ref {three[2].reference}"
+    )
+    assert compose(three, TextKind.RECOVERY) == (
+        f"Lyon: 3 units OK again: Unit 0, Unit 1, Unit 2, since 12:07 UTC. Ref {three[2].reference}"
+    )
+    many = [incident(f"s{k}", minute=k, name=f"Refrigerator {k}") for k in range(100)]
+    assert ", Refrigerator 3, Refrigerator 4, 95 more, since" in compose(many, TextKind.ALERT)
+
+
+def test_nobody_is_texted_about_nothing() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        compose([], TextKind.ALERT)
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("Kühlraum Süd", "Kuhlraum Sud"),
+        ("21 °C", "21 C"),
+        ("21 ℃", "21 C"),
+        ("a\tb\nc\x00d", "a b c d"),
+        ("[A] {B}", "(A) (B)"),
+        ("don’t – “never”", 'don\'t - "never"'),
+        ("−18", "-18"),
+        ("µm m³/h", "um m3/h"),
+        ("Straße Ærø Łódź", "Strasse AEro Lodz"),
+        ("`^|~\\€", "??????"),
+        ("\U0001f600\u202e\u200b", "???"),
+        ("@_$", "@_$"),
+    ],
+)
+def test_letters(written: str, sent: str) -> None:
+    assert to_gsm7(written) == sent
+
+
+WILD = st.text(st.characters() | st.sampled_from("\U0001f600\u202e\u2066\x07\n°ﷺ^{}[]|~€\\`é"), max_size=300)
+VALUES = st.floats(-1e30, 1e30) | st.sampled_from([0.0, -0.0, 1e-30, -1e-30, 999.96, 999999.99, -0.004])
+
+
+@st.composite
+def wild_incidents(draw: st.DrawFn) -> Incident:
+    first = draw(st.datetimes(timezones=st.just(UTC)))
+    return Incident(
+        equipment=Equipment(draw(WILD), draw(WILD), draw(WILD), draw(WILD)),
+        kind="equipment",
+        state=IncidentState.OPEN,
+        opened_at=first,
+        first_anomalous_at=first,
+        last_anomalous_at=first,
+        cause=Cause(draw(WILD), draw(WILD), draw(VALUES), draw(VALUES), draw(VALUES), 3.0, 1.0, "v"),
+        texts={},
+    )
+
+
+@given(st.lists(wild_incidents(), min_size=1, max_size=5), st.sampled_from(TextKind), st.integers(1, 5000))
+@settings(deadline=None, max_examples=50)
+def test_every_text_is_one_segment_of_the_basic_set(found: list[Incident], kind: TextKind, times: int) -> None:
+    for incidents in (found, found[:1], found[:1] * times):
+        text = compose(incidents, kind)
+        assert len(text) <= 160
+        assert set(text) <= GSM7_BASIC - {"\n", "\r"}
+        assert text.isascii()
+        assert text.endswith(min(incidents, key=lambda one: one.first_anomalous_at).reference)
+
+
+def test_a_long_name_gives_way_to_the_figures() -> None:
+    text = compose([incident(name="N" * 500, site="S" * 500)], TextKind.ALERT)
+    assert text.endswith(f": temperature 9.1 C, usual 1.0 to 5.0, since 12:00 UTC. Ref {incident().reference}")
+    assert "NNN.., SSS" in text
+    assert len(text) == 160
+
+
+# --- who ---
+
+CONTACTS = [
+    Contact("maintenance"),
+    Contact("acme", customers=frozenset({"Acme"})),
+    Contact("acme-lyon", customers=frozenset({"Acme"}), sites=frozenset({"Lyon"})),
+    Contact("paris", sites=frozenset({"Paris"})),
+]
+
+
+@pytest.mark.parametrize(
+    ("customer", "site", "told"),
+    [
+        ("Acme", "Lyon", ["acme", "acme-lyon"]),
+        ("Acme", "Paris", ["acme", "paris"]),
+        ("Other", "Paris", ["paris"]),
+        ("Other", "Lyon", ["maintenance"]),
+        ("", "", ["maintenance"]),
+        ("acme", "lyon", ["maintenance"]),
+    ],
+)
+def test_contacts(customer: str, site: str, told: list[str]) -> None:
+    assert contacts_for(customer, site, CONTACTS, "maintenance") == told
+
+
+def test_contact_from_the_stage() -> None:
+    assert Contact.from_setting({"contact_id": "a"}) == Contact("a")
+    setting = {"contact_id": "a", "customers": ["C"], "sites": ["S", "T"]}
+    assert Contact.from_setting(setting) == Contact("a", frozenset({"C"}), frozenset({"S", "T"}))
+
+
+@pytest.mark.parametrize(
+    ("written", "newest", "is_open", "state"),
+    [
+        (0, 0, True, TextState.OWED),
+        (30, 0, True, TextState.OWED),
+        (30, 0, False, TextState.OWED),
+        (31, 31, True, TextState.OWED),
+        (31, 1, True, TextState.OWED),
+        (32, 1, True, TextState.WAITING),
+        (600, 30, True, TextState.WAITING),
+        (600, 600, True, TextState.OWED),
+        (31, 31, False, TextState.DIGEST),
+        (600, 30, False, TextState.DIGEST),
+    ],
+)
+def test_first_text_state(written: int, newest: int, is_open: bool, state: TextState) -> None:
+    found = first_text_state(
+        opened_at=NOON,
+        is_open=is_open,
+        newest_at=NOON + newest * MINUTE,
+        written_at=NOON + written * MINUTE,
+        stale_after=30 * MINUTE,
+    )
+    assert found is state
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "needed"),
+    [
+        (IncidentState.OPEN, TextState.SENT, True),
+        (IncidentState.RECOVERED, TextState.OWED, True),
+        (IncidentState.RECOVERED, TextState.SENDING, True),
+        (IncidentState.RECOVERED, TextState.WAITING, True),
+        (IncidentState.RECOVERED, TextState.SENT, False),
+        (IncidentState.RECOVERED, TextState.DIGEST, False),
+        (IncidentState.MISSED, TextState.SENT, False),
+    ],
+)
+def test_needs_attention(state: IncidentState, text: TextState, needed: bool) -> None:
+    assert needs_attention(incident(state=state, texts={TextKind.ALERT: text})) is needed
+
+
+# --- what is owed ---
+
+
+def owed(incidents: list[Incident], wall_now: int = 1000) -> list[tuple[str, str, str, list[str]]]:
+    return [
+        (group.kind, group.contact_id, group.place, [one.equipment.sensor_id for one in group.incidents])
+        for group in texts_to_send(incidents, wall_now)
+    ]
+
+
+def test_texts_are_grouped_by_place_contact_and_kind_with_alerts_first() -> None:
+    both = {TextKind.ALERT: TextState.SENT, TextKind.RECOVERY: TextState.OWED}
+    found = [
+        incident("late", minute=9),
+        incident("over", texts=both),
+        incident("early", contacts=("maintenance", "boss")),
+        incident("elsewhere", site="Paris"),
+    ]
+    assert owed(found) == [
+        ("alert", "boss", "Acme/Lyon", ["early"]),
+        ("alert", "maintenance", "Acme/Lyon", ["early", "late"]),
+        ("alert", "maintenance", "Acme/Paris", ["elsewhere"]),
+        ("recovery", "maintenance", "Acme/Lyon", ["over"]),
+    ]
+
+
+@pytest.mark.parametrize("alert", [state for state in TextState if state is not TextState.SENT])
+def test_a_recovery_waits_for_its_alert(alert: TextState) -> None:
+    both = {TextKind.ALERT: alert, TextKind.RECOVERY: TextState.OWED}
+    assert "recovery" not in [kind for kind, *_ in owed([incident(texts=both)])]
+
+
+def test_a_claim_that_ran_out_is_owed_again() -> None:
+    text = Text(TextKind.ALERT, "maintenance", TextState.SENDING, claimed_until=1000)
+    claimed = replace(incident(), texts={text.text_key: text})
+    assert owed([claimed], 1000) == []
+    assert len(owed([claimed], 1001)) == 1
+
+
+# --- sending ---
+
+
+def send(
+    store: MemoryTextStore, phone: MemoryPhone, *, minute: float = 0, incidents: list[Incident] | None = None
+) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
+    return send_texts(
+        store.all() if incidents is None else incidents,
+        store=store,
+        phone=phone,
+        now=NOON + minute * MINUTE,
+        wall_now=int(1000 + 60 * minute),
+        group_for=GROUP_FOR,
+        claim_seconds=CLAIM_SECONDS,
+    )
+
+
+def state_of(store: MemoryTextStore, one: Incident, kind: TextKind = TextKind.ALERT) -> TextState:
+    return store.read(one).texts[f"{kind}#maintenance"].state
+
+
+def test_the_store_in_memory_keeps_the_contract() -> None:
+    one, other = incident("one"), incident("other", minute=1)
+    store = MemoryTextStore([one, other])
+    check_text_store(store, store.read, one, other, NOON)
+
+
+def test_the_first_leaves_at_once_and_the_rest_as_one_text() -> None:
+    first, phone = incident("first"), MemoryPhone()
+    store = MemoryTextStore([first])
+    assert [outcome for _, outcome in send(store, phone)] == [SendOutcome.SENT]
+    assert state_of(store, first) is TextState.SENT
+    later = [incident(f"later-{k}", minute=k) for k in range(1, 4)]
+    for one in later:
+        store.put(one)
+        assert [outcome for _, outcome in send(store, phone, minute=1, incidents=[one])] == [SendOutcome.GROUPED]
+    assert send(store, phone, minute=2.9)[0][1] is SendOutcome.GROUPED
+    assert len(phone.sent) == 1
+    assert [outcome for _, outcome in send(store, phone, minute=3)] == [SendOutcome.SENT]
+    assert [body.split(":")[0] for _, body in phone.sent] == ["ALERT Cold room 3, Lyon", "ALERT Lyon"]
+    assert "3 units" in phone.sent[1][1]
+    assert {state_of(store, one) for one in later} == {TextState.SENT}
+    assert send(store, phone, minute=30) == []
+
+
+def test_the_record_holds_what_was_sent() -> None:
+    one, phone = incident(), MemoryPhone()
+    store = MemoryTextStore([one])
+    send(store, phone)
+    assert store.read(one).texts["alert#maintenance"].message_id == "message-1"
+    assert store.bodies == {(one.reference, "alert#maintenance"): phone.sent[0][1]}
+
+
+def test_two_senders_at_once_send_one_text() -> None:
+    one, phone, other_phone = incident(), MemoryPhone(), MemoryPhone()
+    store = MemoryTextStore([one])
+    phone.before_send = lambda: outcomes.extend(send(store, other_phone, incidents=[one]))
+    outcomes: list[object] = []
+    send(store, phone)
+    assert (len(phone.sent), other_phone.sent, outcomes) == (1, [], [])
+    assert send(store, other_phone, minute=5, incidents=[one]) == [], "an old picture of the incident changes nothing"
+
+
+def test_a_sender_that_dies_after_its_claim_is_followed_by_another() -> None:
+    one, phone = incident(), MemoryPhone([KeyboardInterrupt()])  # type: ignore[list-item]  # dies like a process
+    store = MemoryTextStore([one])
+    with pytest.raises(KeyboardInterrupt):
+        send(store, phone)
+    assert state_of(store, one) is TextState.SENDING
+    assert send(store, phone, minute=1) == [], "the claim lasts sixty seconds"
+    assert [outcome for _, outcome in send(store, phone, minute=1.1)] == [SendOutcome.SENT]
+    assert len(phone.sent) == 1
+
+
+def test_a_text_that_was_refused_is_owed_again() -> None:
+    one, phone = incident(), MemoryPhone([TextRefusedError("no")])
+    store = MemoryTextStore([one])
+    assert [outcome for _, outcome in send(store, phone)] == [SendOutcome.REFUSED]
+    assert state_of(store, one) is TextState.OWED
+    assert [outcome for _, outcome in send(store, phone, minute=1)] == [SendOutcome.SENT]
+
+
+def test_a_text_without_an_answer_is_left_to_expire() -> None:
+    one, phone = incident(), MemoryPhone([TextUncertainError("?")], accepts_before_fault=True)
+    store = MemoryTextStore([one])
+    assert [outcome for _, outcome in send(store, phone)] == [SendOutcome.UNCERTAIN]
+    assert state_of(store, one) is TextState.SENDING
+    assert send(store, phone, minute=1) == []
+    send(store, phone, minute=2)
+    assert len(phone.sent) == 2, "doubled, because it may have been lost"
+    assert state_of(store, one) is TextState.SENT
+
+
+def test_one_contact_that_is_refused_does_not_keep_the_text_from_another() -> None:
+    one, phone = incident(contacts=("boss", "maintenance")), MemoryPhone([TextRefusedError("no")])
+    store = MemoryTextStore([one])
+    assert [outcome for _, outcome in send(store, phone)] == [SendOutcome.REFUSED, SendOutcome.SENT]
+    assert [contact for contact, _ in phone.sent] == ["maintenance"]
+
+
+def test_a_recovery_follows_its_alert() -> None:
+    both = {TextKind.ALERT: TextState.OWED, TextKind.RECOVERY: TextState.OWED}
+    one, phone = incident(texts=both), MemoryPhone()
+    store = MemoryTextStore([one])
+    send(store, phone)
+    assert [body[:5] for _, body in phone.sent] == ["ALERT"]
+    send(store, phone)
+    assert [body[:5] for _, body in phone.sent] == ["ALERT", "OK AG"]
+
+
+FAULTS = st.sampled_from([None, None, TextRefusedError("no"), TextUncertainError("?"), OSError("died")])
+
+
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["Lyon", "Paris"])), min_size=1, max_size=8),
+    recoveries=st.lists(st.integers(0, 40), max_size=8),
+    faults=st.lists(FAULTS, max_size=12),
+)
+def test_whatever_fails_every_text_arrives_and_in_order(
+    arrivals: list[tuple[int, str]], recoveries: list[int], faults: list[Exception | None]
+) -> None:
+    store, phone = MemoryTextStore(), MemoryPhone(faults)
+    found = [incident(f"s{k}", minute=minute, site=site) for k, (minute, site) in enumerate(arrivals)]
+    for minute in range(80):
+        for k, one in enumerate(found):
+            if arrivals[k][0] == minute:
+                store.put(one)
+            if k < len(recoveries) and recoveries[k] + arrivals[k][0] + 1 == minute:
+                recovery = Text(TextKind.RECOVERY, "maintenance", TextState.OWED)
+                store.put(replace(store.read(one), texts={**store.read(one).texts, recovery.text_key: recovery}))
+        with suppress(OSError):
+            send(store, phone, minute=minute)
+    for k, one in enumerate(found):
+        texts = ["alert#maintenance"] + ["recovery#maintenance"] * (k < len(recoveries))
+        assert [key for reference, key in store.bodies if reference == one.reference] == texts
+    assert len(phone.sent) == len(set(store.bodies.values())), "none was sent twice"
