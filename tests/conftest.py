@@ -1,6 +1,8 @@
 """What every level of the tests shares: the synthesized template, and where recorded data is."""
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,9 @@ from aws_cdk.assertions import Template
 
 from stacks.sensors.stack import SensorsStack
 from stacks.stage import read_stage
+
+# CDK's library runs on Node.js: where the machine has none that fits, the one beside this Python does
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

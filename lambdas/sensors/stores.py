@@ -56,7 +56,8 @@ class HeadMovedError(RetryableError):
     """Somebody else changed this sensor's incidents first."""
 
 
-def _in_batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+def in_batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    """`things` in lists of `size`, the last one shorter."""
     remaining = iter(things)
     while batch := list(islice(remaining, size)):
         yield batch
@@ -73,7 +74,7 @@ def _until_processed(call: Callable[[Any], Any], unprocessed: Any) -> None:
 
 
 def _write_all(client: DynamoDBClient, table: str, items: Iterable[Attributes]) -> None:
-    for batch in _in_batches(items, WRITE_BATCH):
+    for batch in in_batches(items, WRITE_BATCH):
         _until_processed(
             lambda requests: client.batch_write_item(RequestItems=requests)["UnprocessedItems"],
             {table: [{"PutRequest": {"Item": item}} for item in batch]},
@@ -116,7 +117,7 @@ class ReadingsStore:
             }
             for reading in readings
         ]
-        for _ in threads.map(lambda batch: _write_all(self.client, self.table, batch), _in_batches(items, WRITE_BATCH)):
+        for _ in threads.map(lambda batch: _write_all(self.client, self.table, batch), in_batches(items, WRITE_BATCH)):
             pass
 
     def between(self, sensor_id: str, first: datetime, last: datetime) -> list[Reading]:
@@ -226,7 +227,7 @@ class SensorsStore:
             found.update(item["sensor_id"]["S"] for item in answer["Responses"].get(self.table, []))
             return answer["UnprocessedKeys"]
 
-        for batch in _in_batches(sensor_ids, READ_BATCH):
+        for batch in in_batches(sensor_ids, READ_BATCH):
             keys = [{"sensor_id": {"S": sensor_id}} for sensor_id in batch]
             _until_processed(read, {self.table: {"Keys": keys, "ProjectionExpression": "sensor_id"}})
         return found
@@ -560,7 +561,7 @@ class IncidentsStore:
     def record_missed(self, incident: Incident, recovery: timedelta) -> None:
         """Keep an incident of a past that a later one has overtaken; one of that time that is kept already grows."""
         first, last = incident.first_anomalous_at, incident.last_anomalous_at
-        for known in self.of(incident.equipment.sensor_id, first - recovery * 2, last + recovery * 2):
+        for known in self._opened_until(incident.equipment.sensor_id, last + recovery):
             near = known.first_anomalous_at - last < recovery and first - known.last_anomalous_at < recovery
             if known.kind == incident.kind and near:
                 names, expression, placeholders = _assignments(
@@ -601,6 +602,18 @@ class IncidentsStore:
         )
         return [incident_from_item(item) for page in pages for item in page["Items"]]
 
+    def _opened_until(self, sensor_id: str, last: datetime) -> list[Incident]:
+        """The sensor's last few incidents opened by `last`. They do not overlap: an older one is long over."""
+        answer = self.client.query(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="sensor_id = :s AND opened_at <= :b",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":b": {"S": format_time(last)}},
+            ScanIndexForward=False,
+            Limit=5,
+        )
+        return [incident_from_item(item) for item in answer["Items"]]
+
     def needing_attention(self) -> Iterator[Incident]:
         """Every incident that is open or owes a text, as of now."""
         pages = self.client.get_paginator("query").paginate(
@@ -610,7 +623,7 @@ class IncidentsStore:
             ExpressionAttributeValues={":yes": {"S": "yes"}},
         )
         keys = ({"sensor_id": i["sensor_id"], "opened_at": i["opened_at"]} for page in pages for i in page["Items"])
-        for batch in _in_batches(keys, READ_BATCH):
+        for batch in in_batches(keys, READ_BATCH):
             found: list[Attributes] = []
 
             def read(request: Any, found: list[Attributes] = found) -> Any:

@@ -69,21 +69,20 @@ def contacts_for(customer: str, site: str, contacts: Iterable[Contact], default_
 
 
 def first_text_state(
-    *, opened_at: datetime, is_open: bool, newest_at: datetime, written_at: datetime, stale_after: timedelta
+    *, lateness: timedelta, newest_lateness: timedelta, is_open: bool, stale_after: timedelta
 ) -> TextState:
     """What becomes of a new incident's alerts.
 
     Args:
-        opened_at: the minute that completed the run.
+        lateness: how long after it was measured the reading came that completed the run.
+        newest_lateness: the same of the sensor's newest reading.
         is_open: the readings at hand do not show a recovery.
-        newest_at: the sensor's newest reading.
-        written_at: when that reading came.
     """
-    if written_at - opened_at <= stale_after:
+    if lateness <= stale_after:
         return TextState.OWED
     if not is_open:
         return TextState.DIGEST
-    return TextState.OWED if written_at - newest_at <= stale_after else TextState.WAITING
+    return TextState.OWED if newest_lateness <= stale_after else TextState.WAITING
 
 
 def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
@@ -257,11 +256,15 @@ def send_texts(
     wall_now: int,
     group_for: timedelta,
     claim_seconds: int,
+    together: bool,
 ) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
     """Send what `incidents` owe: claim, send, record, one text after the other.
 
     The first text of a place and contact leaves at once; more within `group_for` stay owed, for the sweep to send as
     one. None is lost; one is doubled only when a sender dies, or the service does not answer, after it took the text.
+
+    Args:
+        together: send what one place owes as one text, as the sweep does. Otherwise only the first of it, in full.
     """
     outcomes = []
     for group in texts_to_send(incidents, wall_now):
@@ -269,7 +272,10 @@ def send_texts(
             outcomes.append((group, SendOutcome.GROUPED))
             continue
         key = Text(group.kind, group.contact_id, TextState.OWED).text_key
-        mine = [i for i in group.incidents if store.claim(i, key, wall_now, wall_now + claim_seconds)]
+        sending, rest = (group.incidents, ()) if together else (group.incidents[:1], group.incidents[1:])
+        if rest:
+            outcomes.append((replace(group, incidents=rest), SendOutcome.GROUPED))
+        mine = [i for i in sending if store.claim(i, key, wall_now, wall_now + claim_seconds)]
         if not mine:
             continue
         body = compose(mine, group.kind)

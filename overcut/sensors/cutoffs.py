@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from krcf import RandomCutForest
-
-from overcut.sensors.forest import anomaly_score
 from overcut.sensors.incidents import Cause
 
 # longer than any function keeps a cutoff in memory, so that all of them judge a minute by the same one
@@ -62,6 +59,12 @@ class Cutoff:
         """Where the forest is, in the data bucket."""
         return model_key(self.cohort_id, self.model_version)
 
+    def point(self, values: Mapping[str, float]) -> list[float] | None:
+        """A reading's values as the forest takes them; None when one of the measures that were learned is missing."""
+        if any(usual.measure not in values for usual in self.ranges):
+            return None
+        return [usual.normalised(values[usual.measure]) for usual in self.ranges]
+
 
 def model_key(cohort_id: str, model_version: str) -> str:
     """Where a cohort's forest of one version is, in the data bucket."""
@@ -72,15 +75,6 @@ def in_force(cutoffs: Sequence[Cutoff], measured_at: datetime) -> Cutoff | None:
     """The newest of `cutoffs` that was in force at `measured_at`; None while the sensor was learning."""
     effective = [cutoff for cutoff in cutoffs if cutoff.effective_from <= measured_at]
     return max(effective, key=lambda cutoff: cutoff.trained_at, default=None)
-
-
-def score(forest: RandomCutForest, cutoff: Cutoff, values: Mapping[str, float]) -> float | None:
-    """The anomaly score of a reading's values; None when one of the measures that were learned is missing."""
-    try:
-        point = [usual.normalised(values[usual.measure]) for usual in cutoff.ranges]
-    except KeyError:
-        return None
-    return anomaly_score(forest, point)
 
 
 def explain(anomaly_score: float, cutoff: Cutoff, values: Mapping[str, float], units: Mapping[str, str]) -> Cause:

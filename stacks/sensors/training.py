@@ -72,7 +72,7 @@ class Training(Construct):
         )
         storage.readings.grant(function, "dynamodb:Query")
         storage.sensors.grant(function, "dynamodb:Query")
-        storage.pending_exports.grant(function, "dynamodb:Query", "dynamodb:DeleteItem")
+        storage.pending_exports.grant(function, "dynamodb:Query", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem")
         allow(function, storage.bucket.arn_for_objects("readings/*"), "s3:PutObject")
         return function
 

@@ -69,7 +69,7 @@ def test_the_last_full_hour_is_one_object_a_bucket(plant: Plant) -> None:
     plant.store([reading(-1), *inside, reading(60), reading(5, sensor_id=IN_BUCKET_0)])
     assert plant.export(NOON + 65 * MINUTE) == {"hours": 1, "readings": 3}
     assert plant.keys() == ["readings/dt=2026-01-05/12-0001.parquet"]
-    assert plant.cloud.data.get(plant.keys()[0]) == readings_to_parquet(inside)
+    assert plant.cloud.data.get(plant.keys()[0]) == readings_to_parquet(inside)[0]
     assert plant.export(NOON + 65 * MINUTE, bucket=0) == {"hours": 1, "readings": 1}
     assert plant.keys() == ["readings/dt=2026-01-05/12-0000.parquet", "readings/dt=2026-01-05/12-0001.parquet"]
 
@@ -106,7 +106,24 @@ def test_pending_hours_are_written_again_once(plant: Plant) -> None:
     plant.cloud.pending.mark([(1, NOON - 3 * HOUR)], "n")
     assert plant.export(NOON + 65 * MINUTE)["readings"] == 2
     late = plant.cloud.data.get("readings/dt=2026-01-05/09-0001.parquet")
-    assert late == readings_to_parquet([reading(-150), reading(-149, 9.0)])
+    assert late == readings_to_parquet([reading(-150), reading(-149, 9.0)])[0]
+
+
+def test_an_hour_that_could_not_be_written_is_written_by_the_next_run(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.store([reading(0)])
+    with monkeypatch.context() as broken:
+
+        def put_nothing(**given: Any) -> Any:
+            raise ConnectionError("S3 is away")
+
+        broken.setattr(exporting.dependencies().exporter.bucket.client, "put_object", put_nothing)
+        with pytest.raises(ConnectionError):
+            plant.export(NOON + 65 * MINUTE)
+    assert plant.keys() == []
+    assert plant.export(NOON + 125 * MINUTE) == {"hours": 2, "readings": 1}
+    assert plant.keys() == ["readings/dt=2026-01-05/12-0001.parquet"]
 
 
 def test_an_hour_marked_while_it_is_written_stays_pending(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +193,7 @@ def test_columns_types_and_compression_of_an_object(plant: Plant) -> None:
 
 
 def test_the_bytes_are_those_of_parquet() -> None:
-    written = readings_to_parquet([reading(0)])
+    written = readings_to_parquet([reading(0)])[0]
     assert written[:4] == written[-4:] == b"PAR1"
-    assert written == readings_to_parquet([reading(0)])
-    assert written != readings_to_parquet([reading(1)])
+    assert written == readings_to_parquet([reading(0)])[0]
+    assert written != readings_to_parquet([reading(1)])[0]

@@ -76,7 +76,7 @@ IN_PROD = {
         "StorageReadings": {"dynamodb:Query"},
         "StorageSensors": {"dynamodb:Query"},
         "StorageSensors/index/*": {"dynamodb:Query"},
-        "StoragePendingExports": {"dynamodb:Query", "dynamodb:DeleteItem"},
+        "StoragePendingExports": {"dynamodb:Query", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem"},
         "StorageData/readings/*": {"s3:PutObject"},
     },
     "TrainingExportRole": {

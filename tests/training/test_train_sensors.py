@@ -18,8 +18,8 @@ import pytest
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import Sensor
-from overcut.sensors.cutoffs import Cutoff, score
-from overcut.sensors.forest import load_forest
+from overcut.sensors.cutoffs import Cutoff
+from overcut.sensors.forest import anomaly_score, load_forest
 from overcut.sensors.layout import readings_key
 from overcut.sensors.readings import Reading
 from tests.conftest import ROOT
@@ -86,7 +86,7 @@ def export(cloud: Cloud, sensors: Iterable[str]) -> None:
         for hour in range(HOURS):
             if readings := readings_of(name, range(60 * hour, 60 * hour + 60)):
                 key = readings_key(MIDNIGHT + timedelta(hours=hour), bucket)
-                cloud.data.put(key, readings_to_parquet(readings))
+                cloud.data.put(key, readings_to_parquet(readings)[0])
 
 
 def train(
@@ -132,9 +132,9 @@ def cutoff_of(cloud: Cloud, sensor_id: str) -> Cutoff:
 
 def scores_of(cloud: Cloud, cutoff: Cutoff, values: Iterable[dict[str, float]]) -> list[float]:
     forest = load_forest(cloud.data.get(cutoff.model_key))
-    found = [score(forest, cutoff, one) for one in values]
-    assert all(one is not None for one in found)
-    return [one for one in found if one is not None]
+    points = [cutoff.point(one) for one in values]
+    assert None not in points
+    return [anomaly_score(forest, point) for point in points if point is not None]
 
 
 def test_two_cohorts_are_trained_with_a_forest_each_and_a_cutoff_a_sensor(cloud: Cloud, tmp_path: Path) -> None:

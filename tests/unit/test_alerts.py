@@ -200,10 +200,9 @@ def test_contact_from_the_stage() -> None:
 )
 def test_first_text_state(written: int, newest: int, is_open: bool, state: TextState) -> None:
     found = first_text_state(
-        opened_at=NOON,
+        lateness=written * MINUTE,
+        newest_lateness=(written - newest) * MINUTE,
         is_open=is_open,
-        newest_at=NOON + newest * MINUTE,
-        written_at=NOON + written * MINUTE,
         stale_after=30 * MINUTE,
     )
     assert found is state
@@ -268,7 +267,12 @@ def test_a_claim_that_ran_out_is_owed_again() -> None:
 
 
 def send(
-    store: MemoryTextStore, phone: MemoryPhone, *, minute: float = 0, incidents: list[Incident] | None = None
+    store: MemoryTextStore,
+    phone: MemoryPhone,
+    *,
+    minute: float = 0,
+    incidents: list[Incident] | None = None,
+    together: bool = True,
 ) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
     return send_texts(
         store.all() if incidents is None else incidents,
@@ -278,6 +282,7 @@ def send(
         wall_now=int(1000 + 60 * minute),
         group_for=GROUP_FOR,
         claim_seconds=CLAIM_SECONDS,
+        together=together,
     )
 
 
@@ -289,6 +294,19 @@ def test_the_store_in_memory_keeps_the_contract() -> None:
     one, other = incident("one"), incident("other", minute=1)
     store = MemoryTextStore([one, other])
     check_text_store(store, store.read, one, other, NOON)
+
+
+def test_of_several_that_open_at_once_the_first_leaves_alone() -> None:
+    several, phone = [incident(f"unit-{k}", minute=k) for k in range(3)], MemoryPhone()
+    store = MemoryTextStore(several)
+    outcomes = send(store, phone, together=False)
+    assert [(len(group.incidents), outcome) for group, outcome in outcomes] == [
+        (2, SendOutcome.GROUPED),
+        (1, SendOutcome.SENT),
+    ]
+    assert [state_of(store, one) for one in several] == [TextState.SENT, TextState.OWED, TextState.OWED]
+    assert [outcome for _, outcome in send(store, phone, minute=3)] == [SendOutcome.SENT]
+    assert len(phone.sent) == 2
 
 
 def test_the_first_leaves_at_once_and_the_rest_as_one_text() -> None:

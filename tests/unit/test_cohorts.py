@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from krcf import RandomCutForest
 
 from overcut.sensors.cohorts import MIN_READINGS, CohortModel, SensorSeries, cohort_id, train_cohort
-from overcut.sensors.cutoffs import CACHE_FOR, PROMOTION_DELAY, Cutoff, UsualRange, explain, in_force, model_key, score
+from overcut.sensors.cutoffs import CACHE_FOR, PROMOTION_DELAY, Cutoff, UsualRange, explain, in_force, model_key
 from overcut.sensors.forest import ForestParameters, anomaly_score, dump_forest, load_forest, train_forest
 from overcut.sensors.incidents import ChangeKind, JudgedReading, RunRule, decide
 from tests.conftest import recorded_data
@@ -44,8 +44,9 @@ def train(
 def fires(model: CohortModel, value: float, sensor: int = 0) -> bool:
     cutoff = model.cutoffs[sensor]
     assert model.forest
-    found = score(model.forest, cutoff, {"temperature": value})
-    assert found is not None
+    point = cutoff.point({"temperature": value})
+    assert point is not None
+    found = anomaly_score(model.forest, point)
     assert np.isfinite(found)
     return found > cutoff.score_cutoff
 
@@ -168,7 +169,8 @@ def test_several_measures() -> None:
 
     def found(values: dict[str, float]) -> float | None:
         assert model.forest
-        return score(model.forest, cutoff, values)
+        point = cutoff.point(values)
+        return None if point is None else anomaly_score(model.forest, point)
 
     assert (found({"temperature": 4.0, "humidity": 50.0}) or 9) < cutoff.score_cutoff
     assert (found({"temperature": 12.0, "humidity": 50.0}) or 0) > cutoff.score_cutoff
@@ -350,9 +352,10 @@ def test_the_laboratory_fault_is_one_incident() -> None:
     judged = []
     for reading in found:
         if in_force([cutoff], reading.measured_at):
-            anomaly = score(model.forest, cutoff, reading.values)
-            assert anomaly is not None
-            judged.append(JudgedReading(reading.measured_at, anomaly > cutoff.score_cutoff))
+            point = cutoff.point(reading.values)
+            assert point is not None
+            score = anomaly_score(model.forest, point)
+            judged.append(JudgedReading(reading.measured_at, score > cutoff.score_cutoff))
     changes = decide(None, judged, {one.measured_at for one in judged}, cutoff.interval, RunRule(5, 30))
     assert [change.kind for change in changes] == [ChangeKind.OPEN, ChangeKind.RECOVER]
     episode = changes[-1].episode

@@ -20,8 +20,8 @@ from overcut.sensors.alerts import (
     first_text_state,
     send_texts,
 )
-from overcut.sensors.cutoffs import CACHE_FOR, Cutoff, explain, in_force, score
-from overcut.sensors.forest import load_forest
+from overcut.sensors.cutoffs import CACHE_FOR, Cutoff, explain, in_force
+from overcut.sensors.forest import anomaly_score, load_forest
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     Change,
@@ -39,7 +39,8 @@ from overcut.sensors.incidents import (
 )
 from overcut.sensors.readings import Reading, format_time
 
-MAX_SENSORS_REMEMBERED = 5_000
+# what is remembered of so many takes about 25 MB
+MAX_SENSORS_REMEMBERED = 3_000
 MAX_FORESTS_REMEMBERED = 40
 MAX_DECISIONS = 5
 
@@ -102,14 +103,15 @@ class Judge:
 
     def score(self, reading: Reading, cutoff: Cutoff) -> float | None:
         """The reading's anomaly score; None when it lacks a measure."""
-        return score(self._forest(cutoff), cutoff, reading.values)
+        point = cutoff.point(reading.values)
+        return None if point is None else anomaly_score(self._forest(cutoff), point)
 
     def _is_anomaly(self, reading: Reading, cutoffs: Sequence[Cutoff]) -> bool | None:
         cutoff = in_force(cutoffs, reading.measured_at)
         if cutoff is None:
             return None
-        anomaly_score = self.score(reading, cutoff)
-        return None if anomaly_score is None else anomaly_score > cutoff.score_cutoff
+        score = self.score(reading, cutoff)
+        return None if score is None else score > cutoff.score_cutoff
 
     def _forest(self, cutoff: Cutoff) -> RandomCutForest:
         forest = self._forests.get(cutoff.model_key)
@@ -178,6 +180,7 @@ class Detector:
             wall_now=wall_now,
             group_for=self._alert_rules.group_for,
             claim_seconds=self._alert_rules.claim_seconds,
+            together=False,
         )
 
     def _detect_one(self, sensor_id: str, arrivals: Sequence[Arrival]) -> list[Incident]:
@@ -253,10 +256,9 @@ class Detector:
                     c.kind is ChangeKind.RECOVER and c.episode.opened_at == episode.opened_at for c in changes
                 )
                 state = first_text_state(
-                    opened_at=episode.opened_at,
+                    lateness=_written_at(episode.opened_at, arrivals) - episode.opened_at,
+                    newest_lateness=arrivals[-1].written_at - window[-1].measured_at,
                     is_open=not recovers,
-                    newest_at=window[-1].measured_at,
-                    written_at=arrivals[-1].written_at,
                     stale_after=self._alert_rules.stale_after,
                 )
                 self._incidents.open(self._incident(sensor_id, episode, IncidentState.OPEN, state), change)
@@ -296,8 +298,8 @@ class Detector:
         sensor = self._sensors.get(sensor_id)
         (reading,) = self._readings.between(sensor_id, episode.opened_at, episode.opened_at)
         cutoff = in_force(self._cutoffs(sensor_id, episode.opened_at), episode.opened_at)
-        anomaly_score = self._judge.score(reading, cutoff) if cutoff else None
-        if cutoff is None or anomaly_score is None:
+        score = self._judge.score(reading, cutoff) if cutoff else None
+        if cutoff is None or score is None:
             raise LookupError(
                 f"the reading of {sensor_id} at {format_time(episode.opened_at)} changed while it was judged"
             )
@@ -313,7 +315,7 @@ class Detector:
             first_anomalous_at=episode.first_anomalous_at,
             last_anomalous_at=episode.last_anomalous_at,
             recovered_at=episode.recovered_at,
-            cause=explain(anomaly_score, cutoff, reading.values, sensor.measures),
+            cause=explain(score, cutoff, reading.values, sensor.measures),
             texts={text.text_key: text for text in texts},
         )
 
@@ -348,3 +350,9 @@ class Detector:
             return False
         self._incidents.owe_waiting(incident)
         return True
+
+
+def _written_at(opened_at: datetime, arrivals: Sequence[Arrival]) -> datetime:
+    """When the reading that completed a run was written; when it came before, the newest one tells how late it is."""
+    completing = (arrival for arrival in arrivals if arrival.reading.measured_at == opened_at)
+    return next(completing, arrivals[-1]).written_at

@@ -62,6 +62,7 @@ def handler(event: object, context: object) -> None:
         wall_now=int(time.time()),
         group_for=timedelta(minutes=made.settings.group_minutes),
         claim_seconds=made.settings.claim_seconds,
+        together=True,
     )
     for group, outcome in sent:
         made.observability.count(f"Texts{outcome.title()}")
