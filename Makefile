@@ -9,6 +9,8 @@ export npm_config_update_notifier := false
 # the CDK command line of today wants Node.js 22 or newer; without it, one comes from PyPI into .venv
 NODE_FITS := $(shell node -e 'process.exit(parseInt(process.versions.node) >= 22 ? 0 : 1)' 2>/dev/null && npm --version >/dev/null 2>&1 && echo yes)
 NODE_GROUP := $(if $(NODE_FITS),,--group node)
+# a file's tests share what they set up, so they stay together
+PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format clean
@@ -35,14 +37,14 @@ demo: setup ## deploy to the embedded cloud, stream a fault, see the text
 	.venv/bin/overcut demo
 
 test: setup ## run every test
-	.venv/bin/pytest
+	$(PYTEST)
 
 check: setup ## format, lint, types, import contracts and every test: what CI runs
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
-	.venv/bin/pytest
+	$(PYTEST)
 
 format: setup ## rewrite the code in the project's format
 	.venv/bin/ruff format .
