@@ -65,7 +65,13 @@ def parse_time(text: object) -> datetime:
 
 
 def make_reading(
-    sensor_id: object, measured_at: object, values: object, *, measures: Iterable[str], now: datetime
+    sensor_id: object,
+    measured_at: object,
+    values: object,
+    *,
+    measures: Iterable[str],
+    now: datetime,
+    oldest: datetime | None = None,
 ) -> Reading:
     """A checked reading from the three things every event must hold.
 
@@ -73,6 +79,7 @@ def make_reading(
         sensor_id, measured_at, values: as they came, of any type.
         measures: the names that `values` may hold.
         now: the present; a reading may lie at most five minutes ahead of it.
+        oldest: what was measured before is no longer kept beside its neighbours, and refused.
 
     Raises:
         RefusedReadingError: with the reason, for anything that cannot be stored and judged.
@@ -87,6 +94,10 @@ def make_reading(
     if moment > now + FUTURE_TOLERANCE:
         raise RefusedReadingError(
             f"measured_at is more than five minutes in the future: {format_time(moment)}, now {format_time(now)}"
+        )
+    if oldest is not None and moment < oldest:
+        raise RefusedReadingError(
+            f"measured_at is too old: {format_time(moment)}; readings are taken from {format_time(oldest)} on"
         )
     if not isinstance(values, Mapping) or not values:
         raise RefusedReadingError(f"values is not an object of numbers by measure: {values!r:.80}")

@@ -62,8 +62,8 @@ class FieldMapping:
         """
         _ = self._expressions
 
-    def read(self, data: str, now: datetime) -> Reading:
-        """The reading that one event's data holds.
+    def read(self, data: str, now: datetime, oldest: datetime | None = None) -> Reading:
+        """The reading that one event's data holds; `now` and `oldest` as in `make_reading`.
 
         Raises:
             RefusedReadingError: with the reason, when it cannot be one.
@@ -78,4 +78,4 @@ class FieldMapping:
         for name, part in zip(("sensor_id", "measured_at", "values"), parts, strict=True):
             if part is None:
                 raise RefusedReadingError(f"the event has no {name} (looked for {getattr(self, name)})")
-        return make_reading(parts[0], parts[1], parts[2], measures=self.measures, now=now)
+        return make_reading(parts[0], parts[1], parts[2], measures=self.measures, now=now, oldest=oldest)

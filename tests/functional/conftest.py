@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -92,14 +93,19 @@ def create_tables(dynamodb: "DynamoDBClient", template: dict[str, Any]) -> dict[
     return names
 
 
+@cache
+def clients() -> "tuple[DynamoDBClient, S3Client, SNSClient, SQSClient]":
+    """Made once: each takes a good part of a second, and moto is in every client's way alike."""
+    return boto3.client("dynamodb"), boto3.client("s3"), boto3.client("sns"), boto3.client("sqs")
+
+
 @pytest.fixture
 def cloud(local_template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():
-        dynamodb, s3 = boto3.client("dynamodb"), boto3.client("s3")
-        sns, sqs = boto3.client("sns"), boto3.client("sqs")
+        dynamodb, s3, sns, sqs = clients()
         s3.create_bucket(Bucket="overcut-data")
         yield Cloud(
             dynamodb=dynamodb,

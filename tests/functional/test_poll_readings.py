@@ -385,6 +385,8 @@ BAD_EVENTS = {
     '{"sensor_id":"a","measured_at":"2026-01-05T12:01:00","values":{"temperature":4}}': "measured_at has no time zone",
     '{"sensor_id":"a","measured_at":1767614460,"values":{"temperature":4}}': "measured_at is not a text",
     '{"sensor_id":"a","measured_at":"2026-01-05T12:35:01Z","values":{"temperature":4}}': "measured_at is more than",
+    # kept 30 days, and taken until a day before that is over
+    '{"sensor_id":"a","measured_at":"2025-12-07T12:00:00Z","values":{"temperature":4}}': "measured_at is too old",
     '{"sensor_id":"a","measured_at":"2026-01-05T12:01:00Z","values":{"pressure":4}}': "unknown measure 'pressure'",
     '{"sensor_id":"a","measured_at":"2026-01-05T12:01:00Z","values":{}}': "values is not an object",
     '{"sensor_id":"a","measured_at":"2026-01-05T12:01:00Z","values":[4]}': "values is not an object",
@@ -405,12 +407,12 @@ def test_each_bad_event_is_kept_with_its_reason_and_the_stream_goes_on(
 
     assert ingestion.stored() == [reading(1), reading(2)]
     kept = {one["event_id"]: one for one in ingestion.quarantined()}
-    assert len(kept) == len(BAD_EVENTS) == 20
+    assert len(kept) == len(BAD_EVENTS) == 21
     for number, (raw, reason) in enumerate(BAD_EVENTS.items()):
         one = kept[f"bad-{number}"]
         assert one["raw"] == raw
         assert one["reason"].startswith(reason), one["reason"]
-    assert ingestion.outcomes.counted["EventsQuarantined"] == 20
+    assert ingestion.outcomes.counted["EventsQuarantined"] == 21
     assert ingestion.cloud.sources.get("device").cursor == "last"
     assert all(key.startswith("quarantine/dt=2026-01-05/device/") for key in ingestion.cloud.data.keys("quarantine/"))
 

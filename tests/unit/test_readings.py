@@ -104,6 +104,16 @@ def test_the_future() -> None:
     )
 
 
+def test_the_distant_past() -> None:
+    parts: Any = {"measures": MEASURES, "now": NOW, "oldest": datetime(2026, 2, 1, tzinfo=UTC)}
+    assert make_reading("a", "2026-02-01T00:00:00Z", {"temperature": 1.0}, **parts).sensor_id == "a"
+    with pytest.raises(RefusedReadingError) as refused:
+        make_reading("a", "2026-01-31T23:59:59Z", {"temperature": 1.0}, **parts)
+    assert str(refused.value) == (
+        "measured_at is too old: 2026-01-31T23:59:59Z; readings are taken from 2026-02-01T00:00:00Z on"
+    )
+
+
 @pytest.mark.parametrize("sensor_id", ["a", "x" * 128, "hvac 323/é", "\U0001f600", "a#1"])
 def test_sensor_ids(sensor_id: str) -> None:
     assert read(sensor_id=sensor_id).sensor_id == sensor_id

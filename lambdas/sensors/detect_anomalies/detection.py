@@ -88,7 +88,7 @@ class Judge:
     def cutoffs(self, sensor_id: str, oldest: datetime, now: datetime) -> list[Cutoff]:
         """The sensor's cutoffs that readings from `oldest` on may be judged by."""
         fetched_at, cutoffs = self._cutoffs.get(sensor_id, (now - 2 * CACHE_FOR, []))
-        if now - fetched_at >= CACHE_FOR:
+        if abs(now - fetched_at) >= CACHE_FOR:
             cutoffs = self._store.newest(sensor_id, 3)
             self._cutoffs[sensor_id] = (now, cutoffs)
             if len(self._cutoffs) > MAX_SENSORS_REMEMBERED:

@@ -42,6 +42,8 @@ NEXT_TRY = timedelta(minutes=1)
 # a source that answers 204 asks its clients to stay away
 STAY_AWAY = timedelta(minutes=10)
 DEFAULT_RETRY_MS = 1_000
+# an hour that begins to expire must not be exported again: what is left of it would replace the whole
+RETENTION_MARGIN = timedelta(days=1)
 # a stream held for so long without a byte is reported: even a quiet source sends heartbeats
 SILENT_SECONDS = 30.0
 # statuses that speak of the caller, not of the event id it sent
@@ -184,12 +186,13 @@ class _Poll:
 
     def _take(self, stream: EventStream, chunk: bytes) -> None:
         now = self._poller.clock.now()
+        oldest = now - self._poller.retention + RETENTION_MARGIN
         for event in stream.feed(chunk):
             if isinstance(event, RefusedEvent):
                 self._quarantined.append(QuarantinedEvent(event.raw, event.reason, event.last_event_id))
                 continue
             try:
-                reading = self._source.mapping.read(event.data, now)
+                reading = self._source.mapping.read(event.data, now, oldest)
             except RefusedReadingError as error:
                 self._quarantined.append(QuarantinedEvent(event.data, str(error), event.last_event_id))
             else:
