@@ -1,5 +1,6 @@
 """What every level of the tests shares: the synthesized template, and where recorded data is."""
 
+import json
 import os
 import re
 import sys
@@ -26,7 +27,8 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 def synthesized(stage_name: str) -> dict[str, Any]:
     """The sensors template of a stage, as CloudFormation would get it."""
     stage = read_stage(stage_name)
-    stack = SensorsStack(cdk.App(), f"Overcut-{stage.name}-sensors", stage=stage)
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
+    stack = SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage)
     return dict(Template.from_stack(stack).to_json())
 
 
