@@ -9,11 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
 import pytest
-from aws_cdk.assertions import Template
 
-from stacks.sensors.stack import SensorsStack
 from stacks.stage import read_stage
 
 # CDK's library runs on Node.js: where the machine has none that fits, the one beside this Python does
@@ -26,6 +23,12 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 @cache
 def synthesized(stage_name: str) -> dict[str, Any]:
     """The sensors template of a stage, as CloudFormation would get it."""
+    # imported here, since importing CDK's library starts Node.js, which most tests do not need
+    import aws_cdk as cdk
+    from aws_cdk.assertions import Template
+
+    from stacks.sensors.stack import SensorsStack
+
     stage = read_stage(stage_name)
     app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
     stack = SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage)

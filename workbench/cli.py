@@ -2,6 +2,7 @@
 
 import click
 
+from workbench.backtest_commands import backtest
 from workbench.cloud.commands import cloud
 from workbench.demonstration.commands import demo
 from workbench.device import replay
@@ -15,5 +16,5 @@ def main() -> None:
     """Anomaly detection that you deploy into your own AWS account, or run whole on this machine."""
 
 
-for command in (demo, simulate, replay, sensors, cloud):
+for command in (demo, simulate, replay, sensors, cloud, backtest):
     main.add_command(command)

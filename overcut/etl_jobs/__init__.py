@@ -1,0 +1,1 @@
+"""ETL jobs: runs that succeed and load the wrong number of rows."""
