@@ -82,11 +82,24 @@ def _write_all(client: DynamoDBClient, table: str, items: Iterable[Attributes]) 
 
 
 def _is_conditional(error: ClientError) -> bool:
-    return error.response["Error"]["Code"] in {
-        "ConditionalCheckFailedException",
-        "TransactionCanceledException",
-        "TransactionConflictException",
-    }
+    """Whether a condition did not hold, or another writer was at the same item in a transaction."""
+    code = error.response["Error"]["Code"]
+    if code != "TransactionCanceledException":
+        return code == "ConditionalCheckFailedException"
+    reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
+    return bool(reasons & {"ConditionalCheckFailed", "TransactionConflict"})
+
+
+def _patiently(call: Callable[[], Thing]) -> Thing:
+    """Call, and again while a transaction of somebody else holds the item: the SDK does not repeat that by itself."""
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            return call()
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "TransactionConflictException" or attempt == MAX_ATTEMPTS - 1:
+                raise
+        time.sleep(min(0.05 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))
+    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,15 @@ class ReadingsStore:
                 },
             )
         )
+
+    def after(self, sensor_id: str, moment: datetime, count: int) -> list[Reading]:
+        """A sensor's first `count` readings after `moment`, in order."""
+        oldest_first = self._query(
+            KeyConditionExpression="sensor_id = :s AND measured_at > :a",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":a": {"S": format_time(moment)}},
+            Limit=count,
+        )
+        return list(islice(oldest_first, count))
 
     def since(self, sensor_id: str, first: datetime) -> list[Reading]:
         """A sensor's readings from `first` on, in order."""
@@ -219,26 +241,33 @@ class SensorsStore:
         return sorted(item["sensor_id"]["S"] for page in pages for item in page["Items"])
 
     def registered(self, sensor_ids: Iterable[str]) -> set[str]:
-        """Those of `sensor_ids` that are in the table."""
+        """Those of `sensor_ids` that are in the table and were seen on a stream."""
         found: set[str] = set()
 
         def read(request: Any) -> Any:
             answer = self.client.batch_get_item(RequestItems=request)
-            found.update(item["sensor_id"]["S"] for item in answer["Responses"].get(self.table, []))
+            seen = (item for item in answer["Responses"].get(self.table, []) if item["source_id"]["S"])
+            found.update(item["sensor_id"]["S"] for item in seen)
             return answer["UnprocessedKeys"]
 
         for batch in in_batches(sensor_ids, READ_BATCH):
             keys = [{"sensor_id": {"S": sensor_id}} for sensor_id in batch]
-            _until_processed(read, {self.table: {"Keys": keys, "ProjectionExpression": "sensor_id"}})
+            _until_processed(read, {self.table: {"Keys": keys, "ProjectionExpression": "sensor_id, source_id"}})
         return found
 
     def register(self, sensor: Sensor, buckets: int) -> bool:
-        """Put a sensor that is not there yet; False, and nothing changed, when it is."""
+        """Put a sensor not seen yet, keeping what was imported of it; False, and nothing changed, for one that was."""
+        values = {k: v for k, v in _sensor_item(sensor, buckets).items() if k != "sensor_id"}
+        own = ("source_id", "measures", "bucket")
         try:
-            self.client.put_item(
+            self.client.update_item(
                 TableName=self.table,
-                Item=_sensor_item(sensor, buckets),
-                ConditionExpression="attribute_not_exists(sensor_id)",
+                Key={"sensor_id": {"S": sensor.sensor_id}},
+                UpdateExpression="SET "
+                + ", ".join(f"#{k} = :{k}" if k in own else f"#{k} = if_not_exists(#{k}, :{k})" for k in values),
+                ConditionExpression="attribute_not_exists(sensor_id) OR #source_id = :unseen",
+                ExpressionAttributeNames={f"#{k}": k for k in values},
+                ExpressionAttributeValues={**{f":{k}": v for k, v in values.items()}, ":unseen": {"S": ""}},
             )
         except ClientError as error:
             if _is_conditional(error):
@@ -442,6 +471,10 @@ def _assignments(values: Mapping[str, Any]) -> tuple[dict[str, str], str, Attrib
     return names, expression, {f":{k}": to_attribute(value) for k, value in enumerate(values.values())}
 
 
+# the sort key, beside those of hours, of how far a bucket's export has come
+_UNTIL = "until"
+
+
 @dataclass(frozen=True)
 class PendingExportsStore:
     """The PendingExports table: hours to export again, because a reading of theirs came after they had ended."""
@@ -460,6 +493,24 @@ class PendingExportsStore:
             ),
         )
 
+    def exported_until(self, bucket: int) -> datetime | None:
+        """The newest hour that was marked for a bucket's export; None before its first one."""
+        answer = self.client.query(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="#bucket = :b AND #hour = :until",
+            ExpressionAttributeNames={"#bucket": "bucket", "#hour": "hour"},
+            ExpressionAttributeValues={":b": {"N": str(bucket)}, ":until": {"S": _UNTIL}},
+        )
+        return parse_time(answer["Items"][0]["mark"]["S"]) if answer["Items"] else None
+
+    def set_exported_until(self, bucket: int, hour: datetime) -> None:
+        _write_all(
+            self.client,
+            self.table,
+            [to_attributes({"bucket": bucket, "hour": _UNTIL, "mark": format_time(hour)})],
+        )
+
     def of(self, bucket: int) -> list[tuple[datetime, str]]:
         """A bucket's pending hours with their marks, oldest first."""
         pages = self.client.get_paginator("query").paginate(
@@ -469,7 +520,8 @@ class PendingExportsStore:
             ExpressionAttributeNames={"#bucket": "bucket"},
             ExpressionAttributeValues={":b": {"N": str(bucket)}},
         )
-        return [(parse_time(item["hour"]["S"]), item["mark"]["S"]) for page in pages for item in page["Items"]]
+        items = (item for page in pages for item in page["Items"] if item["hour"]["S"] != _UNTIL)
+        return [(parse_time(item["hour"]["S"]), item["mark"]["S"]) for item in items]
 
     def clear(self, bucket: int, hour: datetime, mark: str) -> None:
         """The hour is exported; it stays pending if it was marked again meanwhile."""
@@ -693,15 +745,16 @@ class IncidentsStore:
         )
 
     def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
-        self.client.update_item(
-            **self._of_text(incident, text_key),
-            UpdateExpression=(
-                "SET texts.#text.#state = :sent, texts.#text.message_id = :id,"
-                " texts.#text.body = :body, texts.#text.sent_at = :now"
-            ),
-            ExpressionAttributeValues=to_attributes(
-                {":sent": TextState.SENT, ":id": message_id, ":body": body, ":now": format_time(now)}
-            ),
+        values = {":sent": TextState.SENT, ":id": message_id, ":body": body, ":now": format_time(now)}
+        _patiently(
+            lambda: self.client.update_item(
+                **self._of_text(incident, text_key),
+                UpdateExpression=(
+                    "SET texts.#text.#state = :sent, texts.#text.message_id = :id,"
+                    " texts.#text.body = :body, texts.#text.sent_at = :now"
+                ),
+                ExpressionAttributeValues=to_attributes(values),
+            )
         )
 
     def owe_waiting(self, incident: Incident) -> None:
@@ -724,7 +777,7 @@ class IncidentsStore:
 
     def _conditionally(self, **update: Any) -> bool:
         try:
-            self.client.update_item(**update)
+            _patiently(lambda: self.client.update_item(**update))
         except ClientError as error:
             if _is_conditional(error):
                 return False

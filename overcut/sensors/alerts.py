@@ -15,6 +15,8 @@ from overcut import OvercutError, RetryableError
 from overcut.sensors.incidents import Incident, IncidentState, Text, TextKind, TextState
 
 SEGMENT_LENGTH = 160
+# of more incidents than this, claiming and recording each may take longer than a sender lives
+MOST_TOGETHER = 500
 # ASCII that is in GSM-7's basic set; `^{}\[~]|` cost two characters each and "`" is not in it at all
 _PLAIN = frozenset("".join(map(chr, range(32, 127)))) - frozenset("^{}\\[~]|`")
 _SPELLED = str.maketrans(
@@ -272,7 +274,8 @@ def send_texts(
             outcomes.append((group, SendOutcome.GROUPED))
             continue
         key = Text(group.kind, group.contact_id, TextState.OWED).text_key
-        sending, rest = (group.incidents, ()) if together else (group.incidents[:1], group.incidents[1:])
+        most = MOST_TOGETHER if together else 1
+        sending, rest = group.incidents[:most], group.incidents[most:]
         if rest:
             outcomes.append((replace(group, incidents=rest), SendOutcome.GROUPED))
         mine = [i for i in sending if store.claim(i, key, wall_now, wall_now + claim_seconds)]

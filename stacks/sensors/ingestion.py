@@ -43,7 +43,7 @@ class Ingestion(Construct):
             },
         )
         storage.readings.grant(self.poll_readings, "dynamodb:BatchWriteItem")
-        storage.sensors.grant(self.poll_readings, "dynamodb:BatchGetItem", "dynamodb:PutItem")
+        storage.sensors.grant(self.poll_readings, "dynamodb:BatchGetItem", "dynamodb:UpdateItem")
         storage.sources.grant(self.poll_readings, "dynamodb:GetItem", "dynamodb:UpdateItem")
         storage.pending_exports.grant(self.poll_readings, "dynamodb:BatchWriteItem")
         allow(self.poll_readings, storage.bucket.arn_for_objects("quarantine/*"), "s3:PutObject")

@@ -79,7 +79,13 @@ class Training(Construct):
     def _export_all(self, name: str, stage: Stage) -> sfn.Chain:
         """Run the exporter for every bucket at once."""
         buckets = sfn.Result.from_array(list(range(stage.sensors.export_buckets)))
-        each = sfn.Map(self, f"{name}EveryBucket", items_path="$", max_concurrency=16, result_path=sfn.JsonPath.DISCARD)
+        each = sfn.Map(
+            self,
+            f"{name}EveryBucket",
+            items_path="$.buckets",
+            max_concurrency=16,
+            result_path=sfn.JsonPath.DISCARD,
+        )
         export = tasks.LambdaInvoke(
             self,
             f"{name}Bucket",
@@ -90,7 +96,7 @@ class Training(Construct):
         # whatever went wrong, throttling above all: exporting a bucket again overwrites the same objects
         export.add_retry(errors=[sfn.Errors.ALL], interval=Duration.seconds(5), max_attempts=5, backoff_rate=2)
         each.item_processor(export)
-        return sfn.Pass(self, f"{name}Buckets", result=buckets).next(each)
+        return sfn.Pass(self, f"{name}Buckets", result=buckets, result_path="$.buckets").next(each)
 
     def _train(self, stage: Stage, storage: Storage) -> sfn.CustomState:
         """`createTrainingJob.sync` in script mode. A job's name is unique for ever: execution and attempt make it."""

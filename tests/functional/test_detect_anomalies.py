@@ -17,6 +17,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from lambdas.runtime.clock import ClockFace, FileClock
+from lambdas.sensors import stores
 from lambdas.sensors.detect_anomalies import handler as detecting
 from lambdas.sensors.detect_anomalies.detection import Arrival, Detector
 from lambdas.sensors.stores import Sensor
@@ -740,3 +741,40 @@ def test_a_reading_that_lacks_a_learned_measure_has_no_verdict(plant: Plant) -> 
     other = [Reading("a", at(minute), {"humidity": 5.0}) for minute in (2,)]
     one_by_one(plant, [*hot(0, 1), *other, *hot(3, 5)])
     assert plant.one_incident().first_anomalous_at == at(0)
+
+
+def test_a_backlog_is_read_once_however_long_it_is(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant.add("a", history=120)
+    fetched, real = 0, stores.reading_from_item
+
+    def counted(item: Any) -> Reading:
+        nonlocal fetched
+        fetched += 1
+        return real(item)
+
+    monkeypatch.setattr(stores, "reading_from_item", counted)
+    backlog = usual(0, 399)
+    plant.store(backlog)
+    cold_start()
+    for first in range(0, 400, 4):
+        plant.deliver(backlog[first : first + 4], now=at(400))
+    # a window of 90 before, 4 new ones and 40 ahead, read in the first batch and then remembered
+    assert fetched <= 200
+
+
+def test_a_correction_that_another_instance_was_handed_is_seen_in_time(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add("a", history=120)
+    one = detecting.dependencies()
+    cold_start()
+    other = detecting.dependencies()
+    with monkeypatch.context() as on:
+        on.setattr(detecting, "dependencies", lambda: one)
+        one_by_one(plant, usual(0, 0) + hot(1, 4) + usual(5, 6))
+        on.setattr(detecting, "dependencies", lambda: other)
+        plant.arrive(hot(5, 5), now=at(6.5))
+        assert plant.one_incident().state is IncidentState.OPEN
+        on.setattr(detecting, "dependencies", lambda: one)
+        one_by_one(plant, usual(7, 60))
+    assert plant.one_incident().state is IncidentState.RECOVERED

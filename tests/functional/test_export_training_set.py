@@ -126,6 +126,15 @@ def test_an_hour_that_could_not_be_written_is_written_by_the_next_run(
     assert plant.keys() == ["readings/dt=2026-01-05/12-0001.parquet"]
 
 
+def test_hours_whose_runs_were_missed_are_written_by_the_next_run(plant: Plant) -> None:
+    plant.store([reading(minute) for minute in range(0, 240, 30)])
+    plant.export(NOON + 65 * MINUTE)
+    assert plant.export(NOON + 245 * MINUTE) == {"hours": 3, "readings": 6}
+    written = plant.keys()
+    assert [key.removeprefix("readings/dt=2026-01-05/")[:2] for key in written] == ["12", "13", "14", "15"]
+    assert plant.cloud.pending.of(1) == []
+
+
 def test_an_hour_marked_while_it_is_written_stays_pending(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant.store([reading(-150)])
     plant.cloud.pending.mark([(1, NOON - 3 * HOUR)], "m")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lambdas.sensors.stores import (
     HeadMovedError,
@@ -137,6 +138,14 @@ def test_registering_is_conditional(cloud: Cloud) -> None:
     assert not cloud.sensors.register(Sensor("a", "other", {}), 16)
     assert cloud.sensors.get("a") == known
     assert list(cloud.sensors.all()) == [known]
+
+
+def test_a_sensor_imported_before_it_was_seen_gets_its_source_and_units(cloud: Cloud) -> None:
+    cloud.sensors.put([Sensor("a", "", {}, name="Cold room", site="Aarhus")], 16)
+    assert cloud.sensors.registered(["a"]) == set()
+    assert cloud.sensors.register(Sensor("a", "device", {"temperature": "C"}), 16)
+    assert cloud.sensors.get("a") == Sensor("a", "device", {"temperature": "C"}, name="Cold room", site="Aarhus")
+    assert cloud.sensors.registered(["a"]) == {"a"}
 
 
 def test_a_sensor_that_nobody_registered_is_just_its_id(cloud: Cloud) -> None:
@@ -389,6 +398,26 @@ def test_a_released_text_is_owed_again(cloud: Cloud) -> None:
     cloud.incidents.release(one, ALERT)
     assert stored(cloud, one).texts[ALERT].state is TextState.OWED
     assert cloud.incidents.claim(one, ALERT, 1001, 1091)
+
+
+def test_a_text_is_marked_although_a_transaction_is_at_its_incident(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK does not repeat this refusal by itself; the text has left, and unmarked it would be sent again."""
+    one, refusals, real = opened(cloud), 3, cloud.dynamodb.update_item
+    cloud.incidents.claim(one, ALERT, 1000, 1090)
+
+    def conflicting(**update: Any) -> Any:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise ClientError({"Error": {"Code": "TransactionConflictException", "Message": ""}}, "UpdateItem")
+        return real(**update)
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(cloud.dynamodb, "update_item", conflicting)
+    cloud.incidents.mark_sent(one, ALERT, "m-1", "ALERT it is warm", NOON)
+    assert stored(cloud, one).texts[ALERT].state is TextState.SENT
 
 
 def test_a_sent_text_is_never_owed_or_claimed_again(cloud: Cloud) -> None:

@@ -35,8 +35,8 @@ IN_PROD = {
     "IngestionPollReadingsRole": {
         "IngestionPollReadingsLogs": WRITE_LOG,
         "StorageReadings": {"dynamodb:BatchWriteItem"},
-        "StorageSensors": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
-        "StorageSensors/index/*": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
+        "StorageSensors": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
+        "StorageSensors/index/*": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
         "StorageSources": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
         "StoragePendingExports": {"dynamodb:BatchWriteItem"},
         "StorageData/quarantine/*": {"s3:PutObject"},

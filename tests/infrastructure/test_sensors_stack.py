@@ -392,10 +392,12 @@ def test_a_workflow_exports_every_bucket_once(stage: str, buckets: int, machine:
     assert states[f"{prefix}Buckets"] == {
         "Type": "Pass",
         "Result": list(range(buckets)),
+        # an object: the training job's result is put beside it, which an array would not let happen
+        "ResultPath": "$.buckets",
         "Next": f"{prefix}EveryBucket",
     }
     each = states[f"{prefix}EveryBucket"]
-    assert (each["Type"], each["ItemsPath"], each["MaxConcurrency"]) == ("Map", "$", 16)
+    assert (each["Type"], each["ItemsPath"], each["MaxConcurrency"]) == ("Map", "$.buckets", 16)
     assert each["ItemProcessor"]["States"] == {
         f"{prefix}Bucket": {
             "Type": "Task",

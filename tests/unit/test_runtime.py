@@ -185,7 +185,7 @@ def test_only_what_is_known_is_remembered() -> None:
         ((0, 1, 2, 3, 4), (6,), False),
         ((0, 1, 2, 3, 4), (5, 7), False),
         ((0, 1, 3, 4, 5), (6,), False),
-        ((0, 1, 2, 3, 4), (4,), False),
+        ((0, 1, 2, 3, 4), (4,), False),  # only four before it
         ((0, 1, 2, 3, 4), (3,), False),
         ((0, 1, 2, 3, 4), (2, 5), False),
     ],

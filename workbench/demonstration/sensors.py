@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from overcut.sensors.readings import Reading, format_time
 from stacks.stage import phone_parameter, read_stage
 from workbench.cloud.deploy import Deployment
 from workbench.cloud.environment import REGION
-from workbench.cloud.processes import EmbeddedCloud
+from workbench.cloud.processes import EmbeddedCloud, NothingRunsError
 from workbench.demonstration.assembly import synthesized
 from workbench.demonstration.stage_file import SOURCE_ID, write_stage_file
 from workbench.device import Device
@@ -89,7 +89,7 @@ class Demonstration:
         with ExitStack() as cleanup:
             with self._step("Starting the embedded cloud"):
                 running = cloud.up(owner_pid=os.getpid())
-                cleanup.callback(cloud.down)
+                cleanup.callback(_end, cloud)
             self._set_clock(0.0, ttl_offset=time.time() - self._script.train_until.timestamp())
             device = self._start_device()
             cleanup.callback(device.stop)
@@ -271,6 +271,12 @@ class Demonstration:
 
             yield advance
             progress.update(task, total=total or 1, completed=total or 1, description=what)
+
+
+def _end(cloud: EmbeddedCloud) -> None:
+    # one that ended by itself is not what went wrong, but what followed from it
+    with suppress(NothingRunsError):
+        cloud.down()
 
 
 def received_texts(url: str) -> list[dict[str, str]]:

@@ -43,6 +43,7 @@ from overcut.sensors.readings import Reading, format_time
 MAX_SENSORS_REMEMBERED = 3_000
 MAX_FORESTS_REMEMBERED = 40
 MAX_DECISIONS = 5
+READINGS_BETWEEN = 200
 
 
 class Outcomes(Protocol):
@@ -155,6 +156,7 @@ class Detector:
         self._alert_rules = alert_rules
         self._outcomes = outcomes
         self._histories = Histories(MAX_SENSORS_REMEMBERED)
+        self._read_at: dict[str, datetime] = {}
 
     def detect(self, arrivals: Sequence[Arrival], wall_now: int) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
         """Judge what arrived, sensor by sensor, and send the texts that it makes due.
@@ -193,18 +195,36 @@ class Detector:
             return []
         self._outcomes.count("ReadingsJudged", len(new))
         needed = self._rule.history_needed(judging.interval)
-        window = self._histories.extended(sensor_id, self._judge.judge(new, cutoffs), judging.interval, needed)
+        window = self._remembered(sensor_id, self._judge.judge(new, cutoffs), judging.interval, needed)
         if window is None:
-            window = self._read_window(sensor_id, new[0].measured_at, needed)
-            self._histories.put(sensor_id, window, needed)
+            window = self._read_window(sensor_id, new[0].measured_at, new[-1].measured_at, judging.interval, needed)
+            self._histories.put(sensor_id, window, len(window))
+            self._read_at[sensor_id] = self._clock.now()
         elif not find_runs(window, judging.interval, self._rule):
             # an open incident's run would be in sight: there is nothing to open, extend or close
             return []
         return self._settle(sensor_id, window, arrivals, judging.interval)
 
-    def _read_window(self, sensor_id: str, first: datetime, before: int) -> list[JudgedReading]:
-        """The verdicts from `before` readings before `first` to the newest, as the table has them now."""
-        readings = self._readings.before(sensor_id, first, before) + self._readings.since(sensor_id, first)
+    def _remembered(
+        self, sensor_id: str, new: Sequence[JudgedReading], interval: timedelta, needed: int
+    ) -> list[JudgedReading] | None:
+        """The window from memory; None when it must be read: from time to time in any case, since another instance may
+        have been handed a correction of what is remembered here."""
+        if len(self._read_at) > MAX_SENSORS_REMEMBERED:
+            self._read_at.clear()
+        read_at = self._read_at.get(sensor_id)
+        if read_at is None or abs(self._clock.now() - read_at) >= CACHE_FOR:
+            return None
+        return self._histories.extended(sensor_id, new, interval, needed)
+
+    def _read_window(
+        self, sensor_id: str, first: datetime, last: datetime, interval: timedelta, before: int
+    ) -> list[JudgedReading]:
+        """The verdicts as the table has them now: from `before` readings before `first` to as long after `last` as a
+        run and a recovery may take. A longer look ahead would make a backlog slower the longer it is."""
+        ahead = self._rule.recovery + 2 * self._rule.readings_needed(interval) * interval
+        readings = self._readings.before(sensor_id, first, before)
+        readings += self._readings.between(sensor_id, first, last + ahead)
         if not readings:
             return []
         return self._judge.judge(readings, self._cutoffs(sensor_id, readings[0].measured_at))
@@ -221,7 +241,12 @@ class Detector:
         for _ in range(MAX_DECISIONS):
             head = self._incidents.head(sensor_id, EQUIPMENT_FAULT)
             if head and head.is_open and not (window and window[0].measured_at <= head.last_anomalous_at):
-                window = self._read_window(sensor_id, head.last_anomalous_at, self._rule.readings_needed(interval))
+                before = self._rule.readings_needed(interval)
+                window = self._read_window(sensor_id, head.last_anomalous_at, max(moments), interval, before)
+            if head and window and window[-1].measured_at < head.first_anomalous_at:
+                # whether anything parts these late readings from the head's incident
+                between = self._readings.after(sensor_id, window[-1].measured_at, READINGS_BETWEEN)
+                window += self._judge.judge(between, self._cutoffs(sensor_id, window[-1].measured_at))
             try:
                 for change in (changes := decide(head, window, moments, interval, self._rule)):
                     if self._apply(sensor_id, change, changes, window, arrivals):
@@ -333,7 +358,8 @@ class Detector:
 
     def _anomalous_minutes(self, sensor_id: str, episode: Episode, window: Sequence[JudgedReading]) -> int:
         if window[0].measured_at > episode.first_anomalous_at:
-            window = self._read_window(sensor_id, episode.first_anomalous_at, 0)
+            readings = self._readings.between(sensor_id, episode.first_anomalous_at, episode.last_anomalous_at)
+            window = self._judge.judge(readings, self._cutoffs(sensor_id, episode.first_anomalous_at))
         return sum(
             1
             for judged in window

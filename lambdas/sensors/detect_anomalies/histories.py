@@ -1,6 +1,7 @@
 """Histories: the last verdicts on each sensor, remembered only to save reads."""
 
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -37,23 +38,34 @@ class Histories:
     def extended(
         self, sensor_id: str, new: Sequence[JudgedReading], interval: timedelta, needed: int
     ) -> list[JudgedReading] | None:
-        """The remembered verdicts and then `new`, remembered in turn; None when the history must be read instead.
+        """The remembered verdicts with `new`, remembered in turn; None when the history must be read instead.
+
+        A reading that is remembered already, with the same verdict, changes nothing: the table may be read further than
+        its stream has come.
 
         Args:
             new: sorted by time.
             needed: how many readings before the first of `new` the decision wants.
         """
         remembered = self._of.pop(sensor_id, None)
-        if remembered is None or len(remembered[0]) < needed or any(one.is_anomaly is None for one in new):
+        if remembered is None or any(one.is_anomaly is None for one in new):
             return None
-        times = [*remembered[0], *(int(one.measured_at.timestamp()) for one in new)]
+        verdicts = dict(zip(*remembered, strict=True))
+        last = remembered[0][-1]
+        for one in new:
+            moment = int(one.measured_at.timestamp())
+            if verdicts.setdefault(moment, one.is_anomaly is True) != one.is_anomaly:
+                return None
+            if moment < last and len(verdicts) > len(remembered[0]):
+                return None  # it fills a gap, or lies before: what is between may be missing, too
+        times = sorted(verdicts)
         widest = 1.5 * interval.total_seconds()
-        if any(not 0 < later - earlier <= widest for earlier, later in pairwise(times)):
+        before = bisect_left(times, int(new[0].measured_at.timestamp()))
+        if before < needed:
             return None
-        before = [
-            JudgedReading(datetime.fromtimestamp(moment, UTC), bool(verdict))
-            for moment, verdict in zip(*remembered, strict=True)
-        ]
-        judged = [*before, *new]
-        self.put(sensor_id, judged, needed)
+        times = times[before - needed :]
+        if any(later - earlier > widest for earlier, later in pairwise(times)):
+            return None
+        judged = [JudgedReading(datetime.fromtimestamp(moment, UTC), bool(verdicts[moment])) for moment in times]
+        self.put(sensor_id, judged, len(judged))
         return judged

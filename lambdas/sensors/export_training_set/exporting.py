@@ -2,7 +2,7 @@
 
 import io
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,15 @@ from overcut.sensors.readings import Reading
 
 ONE_HOUR = timedelta(hours=1)
 BATCH_READINGS = 1_000
+# readings stay in the table for at least seven days
+CATCH_UP = timedelta(days=6)
 _MICROSECONDS = 1_000_000
+
+
+def _hours(first: datetime, last: datetime) -> Iterator[datetime]:
+    while first <= last:
+        yield first
+        first += ONE_HOUR
 
 
 def readings_to_parquet(readings: Iterable[Reading]) -> tuple[bytes, int]:
@@ -68,8 +76,12 @@ class Exporter:
         Returns:
             `hours` and `readings` written.
         """
-        # marked first: should this run fail, the next one does it
-        self.pending.mark([(bucket, hour_of(now) - ONE_HOUR)], uuid.uuid4().hex)
+        # marked first: what this run does not finish, or runs before it missed, the next one does
+        last_hour = hour_of(now) - ONE_HOUR
+        missed = (self.pending.exported_until(bucket) or last_hour) + ONE_HOUR
+        hours = {last_hour, *_hours(max(missed, last_hour - CATCH_UP), last_hour)}
+        self.pending.mark(((bucket, hour) for hour in hours), uuid.uuid4().hex)
+        self.pending.set_exported_until(bucket, last_hour)
         # a sensor is registered before its hours are marked: whoever marked one of these is among the sensors read now
         pending = self.pending.of(bucket)
         sensor_ids = self.sensors.ids_in_bucket(bucket)
