@@ -20,9 +20,14 @@ ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
-@cache
 def synthesized(stage_name: str) -> dict[str, Any]:
-    """The sensors template of a stage, as CloudFormation would get it."""
+    """The sensors template of a stage, as CloudFormation would get it; a copy of its own for every caller."""
+    template: dict[str, Any] = json.loads(_synthesized(stage_name))
+    return template
+
+
+@cache
+def _synthesized(stage_name: str) -> str:
     # imported here, since importing CDK's library starts Node.js, which most tests do not need
     import aws_cdk as cdk
     from aws_cdk.assertions import Template
@@ -32,7 +37,7 @@ def synthesized(stage_name: str) -> dict[str, Any]:
     stage = read_stage(stage_name)
     app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
     stack = SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage)
-    return dict(Template.from_stack(stack).to_json())
+    return json.dumps(Template.from_stack(stack).to_json())
 
 
 def resources_of(template: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
