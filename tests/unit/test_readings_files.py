@@ -122,7 +122,7 @@ HEADER = "sensor_id,measured_at,temperature"
         (b"sensor_id,measured_at,t,\n", "has a column without a name"),
         (b"sensor_id;measured_at;temperature\n", "lacks the columns sensor_id and measured_at"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe", "is not a text in UTF-8"),
-        (gzip.compress(HEADER.encode()), "if it is compressed, end its name in .gz"),
+        (gzip.compress(HEADER.encode(), mtime=0), "if it is compressed, end its name in .gz"),
         (HEADER.encode() + b'\n"a,2021-06-10T12:00:00Z,4.1\n', "is not a CSV file"),
         (HEADER.encode() + b"\na,2021-06-10T12:00:00Z,warm\n", "line 2: temperature is not a number: 'warm'"),
         (HEADER.encode() + b"\na,2021-06-10T12:00:00Z,nan\n", "line 2: temperature is not a number: 'nan'"),
