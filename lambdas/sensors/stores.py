@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from lambdas.runtime.attributes import Attributes, from_attributes, to_attribute, to_attributes
+from lambdas.runtime.dynamodb import MAX_ATTEMPTS, is_conditional, patiently
+from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
 from overcut.sensors.alerts import TextsOfOnePlace
 from overcut.sensors.cutoffs import Cutoff, UsualRange
@@ -39,11 +41,9 @@ from overcut.sensors.readings import Reading, format_time, parse_time
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
-    from types_boto3_s3 import S3Client
 
 WRITE_BATCH = 25  # the most that BatchWriteItem takes
 READ_BATCH = 100  # the most that BatchGetItem takes
-MAX_ATTEMPTS = 8
 
 Thing = TypeVar("Thing")
 
@@ -79,27 +79,6 @@ def _write_all(client: DynamoDBClient, table: str, items: Iterable[Attributes]) 
             lambda requests: client.batch_write_item(RequestItems=requests)["UnprocessedItems"],
             {table: [{"PutRequest": {"Item": item}} for item in batch]},
         )
-
-
-def _is_conditional(error: ClientError) -> bool:
-    """Whether a condition did not hold, or another writer was at the same item in a transaction."""
-    code = error.response["Error"]["Code"]
-    if code != "TransactionCanceledException":
-        return code == "ConditionalCheckFailedException"
-    reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
-    return bool(reasons & {"ConditionalCheckFailed", "TransactionConflict"})
-
-
-def _patiently(call: Callable[[], Thing]) -> Thing:
-    """Call, and again while a transaction of somebody else holds the item: the SDK does not repeat that by itself."""
-    for attempt in range(MAX_ATTEMPTS):
-        try:
-            return call()
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "TransactionConflictException" or attempt == MAX_ATTEMPTS - 1:
-                raise
-        time.sleep(min(0.05 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True)
@@ -270,7 +249,7 @@ class SensorsStore:
                 ExpressionAttributeValues={**{f":{k}": v for k, v in values.items()}, ":unseen": {"S": ""}},
             )
         except ClientError as error:
-            if _is_conditional(error):
+            if is_conditional(error):
                 return False
             raise
         return True
@@ -534,7 +513,7 @@ class PendingExportsStore:
                 ExpressionAttributeValues={":mark": {"S": mark}},
             )
         except ClientError as error:
-            if not _is_conditional(error):
+            if not is_conditional(error):
                 raise
 
 
@@ -606,7 +585,7 @@ class IncidentsStore:
         try:
             self.client.transact_write_items(TransactItems=both)
         except ClientError as error:
-            if _is_conditional(error):
+            if is_conditional(error):
                 raise HeadMovedError(f"the head of {sensor_id} is not at version {change.head.version - 1}") from error
             raise
 
@@ -746,7 +725,7 @@ class IncidentsStore:
 
     def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
         values = {":sent": TextState.SENT, ":id": message_id, ":body": body, ":now": format_time(now)}
-        _patiently(
+        patiently(
             lambda: self.client.update_item(
                 **self._of_text(incident, text_key),
                 UpdateExpression=(
@@ -777,9 +756,9 @@ class IncidentsStore:
 
     def _conditionally(self, **update: Any) -> bool:
         try:
-            _patiently(lambda: self.client.update_item(**update))
+            patiently(lambda: self.client.update_item(**update))
         except ClientError as error:
-            if _is_conditional(error):
+            if is_conditional(error):
                 return False
             raise
         return True
@@ -875,25 +854,11 @@ class QuarantinedEvent:
 
 
 @dataclass(frozen=True)
-class DataBucket:
+class DataBucket(Bucket):
     """The data bucket: exported readings, forests, and what could not be read."""
-
-    client: S3Client
-    bucket: str
 
     def quarantine(self, source_id: str, events: Sequence[QuarantinedEvent], now: datetime) -> None:
         """Keep `events` as JSON Lines in one object, whose key is a function of them."""
         body = "".join(json.dumps(asdict(event)) + "\n" for event in events).encode()
         name = hashlib.sha256(body).hexdigest()[:32]
         self.put(f"quarantine/dt={now:%Y-%m-%d}/{source_id}/{name}.jsonl", body)
-
-    def put(self, key: str, body: bytes) -> None:
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
-
-    def get(self, key: str) -> bytes:
-        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-
-    def keys(self, prefix: str) -> list[str]:
-        """The keys that begin with `prefix`, in order."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        return [found["Key"] for page in pages for found in page.get("Contents", [])]
