@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from overcut import RefusedError
+from overcut.etl_jobs.verdicts import Kind
 from overcut.sensors.sources import FieldMapping, FieldMappingError
 
 STAGES = Path(__file__).parent.parent / "config"
@@ -19,13 +20,18 @@ _NAME = r"^[a-z][a-z0-9-]{0,30}$"
 _REGION = r"^[a-z]{2}(-[a-z]+)+-\d$"
 _SCHEDULE = r"^(rate|cron)\(.+\)$"
 _INSTANCE = r"^ml\.[a-z0-9]+\.[a-z0-9]+$"
+_LAKE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.*'()=-]+/)*)?$"
+_FIELD_PATH = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 _PATTERNS = {
+    _LAKE: "empty, or an S3 prefix that ends in a slash, such as s3://analytics-lake/job-runs/",
+    _FIELD_PATH: "names with dots between them, such as metrics.rows.loaded",
     _NAME: "a name of lower-case letters, digits and hyphens, at most 31, that begins with a letter",
     _REGION: "an AWS region, such as eu-central-1",
     _SCHEDULE: 'an EventBridge schedule, such as "cron(30 2 * * ? *)" or "rate(1 day)"',
     _INSTANCE: "a SageMaker training instance, such as ml.m5.large",
 }
 Name = Annotated[str, Field(pattern=_NAME)]
+FieldPath = Annotated[str, Field(pattern=_FIELD_PATH)]
 
 
 class StageError(RefusedError):
@@ -131,12 +137,82 @@ class Sensors(_Settings):
     @model_validator(mode="after")
     def _default_contact_exists(self) -> "Sensors":
         if self.default_contact not in self.contacts:
-            raise ValueError(f"default_contact must be one of {', '.join(sorted(self.contacts))}")
+            known = ", ".join(sorted(self.contacts))
+            raise ValueError(f"default_contact must be one of {known}, not {self.default_contact!r}")
         return self
 
 
+class LakeFields(_Settings):
+    """Where a record of the data lake holds what is asked of it: paths of names, with dots between them."""
+
+    job_name: FieldPath = "job.name"
+    schedule: FieldPath = "job.schedule"
+    time_zone: FieldPath = "job.time_zone"
+    run_id: FieldPath = "run.id"
+    state: FieldPath = "state"
+    occurred_at: FieldPath = "occurred_at"
+    recorded_at: FieldPath = "recorded_at"
+    started_at: FieldPath = "run.started_at"
+    records_processed: FieldPath = "metrics.records.processed"
+
+
+class Tickets(_Settings):
+    """Where tickets go, and what is worth one.
+
+    Attributes:
+        url, secret_name: of the webhook; the secret, in Secrets Manager, signs what is sent.
+        severity: of an OpsItem, 1 is the highest.
+    """
+
+    sink: Literal["ops_center", "webhook"] = "ops_center"
+    kinds: Annotated[list[Annotated[Kind, Field(strict=False)]], Field(min_length=1)] = list(Kind)
+    severity: Literal["1", "2", "3", "4"] = "3"
+    url: str = ""
+    secret_name: str = ""
+
+    @model_validator(mode="after")
+    def _a_webhook_has_an_address(self) -> "Tickets":
+        if self.sink == "webhook":
+            _http_url(self.url)
+            if not self.secret_name:
+                raise ValueError("a webhook needs secret_name: the secret that signs what is sent")
+        elif self.url or self.secret_name:
+            raise ValueError('url and secret_name are for sink = "webhook"')
+        return self
+
+
+class EtlJobs(_Settings):
+    """The ETL pipeline.
+
+    Attributes:
+        lake: where orchestrators write state changes, `s3://bucket/prefix/`; empty for `lake/` in our own bucket.
+        day_folders: how the lake names the folder of a day, as `strftime` does.
+        recent_days: what the hourly extraction reads; a run's states must reach the lake within them.
+        buckets: parts that the jobs are judged in, at once.
+        false_tickets_per_week: what the people who get the tickets put up with, of all jobs together.
+        missed_after_minutes: a run that has not begun so long after its time has not come.
+        maximum_vcpus: that extraction may use at once.
+    """
+
+    lake: Annotated[str, Field(pattern=_LAKE)] = ""
+    day_folders: str = "dt=%Y-%m-%d"
+    fields: LakeFields = LakeFields()
+    training_window_days: Annotated[int, Field(ge=14, le=730)] = 120
+    recent_days: Annotated[int, Field(ge=2, le=31)] = 7
+    buckets: Annotated[int, Field(ge=1, le=256)] = 16
+    false_tickets_per_week: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    num_trees: Annotated[int, Field(ge=10, le=500)] = 100
+    num_samples_per_tree: Annotated[int, Field(ge=32, le=1024)] = 256
+    missed_after_minutes: Annotated[int, Field(ge=10, le=24 * 60)] = 60
+    training_schedule: Annotated[str, Field(pattern=_SCHEDULE)] = "cron(30 2 * * ? *)"
+    prediction_schedule: Annotated[str, Field(pattern=_SCHEDULE)] = "cron(10 * * * ? *)"
+    training_instance: Annotated[str, Field(pattern=_INSTANCE)] = "ml.m5.large"
+    maximum_vcpus: Annotated[int, Field(ge=8, le=400)] = 16
+    tickets: Tickets = Tickets()
+
+
 class Stage(_Settings):
-    """One deployment."""
+    """One deployment, of one pipeline or both."""
 
     name: Name
     region: Annotated[str, Field(pattern=_REGION)]
@@ -144,13 +220,52 @@ class Stage(_Settings):
     clock: str = "system"
     operations_emails: list[str] = []
     functions: Functions = Functions()
-    sensors: Sensors
+    sensors: Sensors | None = None
+    etl_jobs: EtlJobs | None = None
+
+    @model_validator(mode="after")
+    def _has_a_pipeline(self) -> "Stage":
+        if self.sensors is None and self.etl_jobs is None:
+            raise ValueError("a stage needs a pipeline: [sensors], [etl_jobs] or both")
+        return self
+
+    def with_sensors(self) -> "SensorsStage":
+        """This stage, whose sensors pipeline is there.
+
+        Raises:
+            StageError: it has none.
+        """
+        if self.sensors is None:
+            raise StageError(f"stage {self.name} has no sensors pipeline: add [sensors] to its file")
+        return SensorsStage(**dict(self))
+
+    def with_etl_jobs(self) -> "EtlJobsStage":
+        """This stage, whose ETL pipeline is there.
+
+        Raises:
+            StageError: it has none.
+        """
+        if self.etl_jobs is None:
+            raise StageError(f"stage {self.name} has no ETL pipeline: add [etl_jobs] to its file")
+        return EtlJobsStage(**dict(self))
 
     @model_validator(mode="after")
     def _only_local_sets_the_clock(self) -> "Stage":
         if self.clock != "system" and self.name != "local":
             raise ValueError('clock must be "system": only the local stage may set it')
         return self
+
+
+class SensorsStage(Stage):
+    """A stage with the sensors pipeline."""
+
+    sensors: Sensors
+
+
+class EtlJobsStage(Stage):
+    """A stage with the ETL pipeline."""
+
+    etl_jobs: EtlJobs
 
 
 def phone_parameter(contact_id: str) -> str:
@@ -185,11 +300,13 @@ def _first_problem(error: ValidationError) -> str:
     # a misspelt key is the likelier reason for one that is missing
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if problem["type"] == "extra_forbidden":
         message = f"unknown key; allowed are {', '.join(_allowed_keys(problem['loc'][:-1]))}"
     elif problem["type"] == "missing":
         message = "this key is missing"
+    elif problem["type"] in ("model_type", "dict_type"):
+        message = f"must be a table, not {problem['input']!r}"
     elif problem["type"] == "string_pattern_mismatch":
         message = f"must be {_PATTERNS[problem['ctx']['pattern']]}, not {problem['input']!r}"
     elif not isinstance(problem["input"], dict):

@@ -20,23 +20,28 @@ ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
-def synthesized(stage_name: str) -> dict[str, Any]:
-    """The sensors template of a stage, as CloudFormation would get it; a copy of its own for every caller."""
-    template: dict[str, Any] = json.loads(_synthesized(stage_name))
+def synthesized(stage_name: str, pipeline: str = "sensors") -> dict[str, Any]:
+    """The template of a stage's pipeline, as CloudFormation would get it; a copy of its own for every caller."""
+    template: dict[str, Any] = json.loads(_synthesized(stage_name, pipeline))
     return template
 
 
 @cache
-def _synthesized(stage_name: str) -> str:
+def _synthesized(stage_name: str, pipeline: str) -> str:
     # imported here, since importing CDK's library starts Node.js, which most tests do not need
     import aws_cdk as cdk
     from aws_cdk.assertions import Template
 
+    from stacks.etl_jobs.stack import EtlJobsStack
     from stacks.sensors.stack import SensorsStack
 
     stage = read_stage(stage_name)
     app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
-    stack = SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage)
+    stack: cdk.Stack
+    if pipeline == "sensors":
+        stack = SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage.with_sensors())
+    else:
+        stack = EtlJobsStack(app, f"Overcut-{stage.name}-etl-jobs", stage=stage.with_etl_jobs())
     return json.dumps(Template.from_stack(stack).to_json())
 
 

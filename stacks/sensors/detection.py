@@ -12,9 +12,10 @@ from constructs import Construct
 
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import FailuresToBucket, allow
+from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.storage import Storage
-from stacks.stage import Stage
+from stacks.stage import SensorsStage
 
 DETECT_TIMEOUT = Duration.seconds(60)
 # a claimed text is owed again when its sender cannot live any longer
@@ -25,7 +26,14 @@ class Detection(Construct):
     """detect_anomalies on the stream, watch_sensors every minute for what is still owed."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage, alerting: Alerting
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: SensorsStage,
+        storage: Storage,
+        alerting: Alerting,
+        operations: Operations,
     ) -> None:
         super().__init__(scope, construct_id)
         self.parked = sqs.Queue(
@@ -37,20 +45,20 @@ class Detection(Construct):
         )
         self.detect_anomalies = self._detect_anomalies(stage, storage, alerting)
         self.watch_sensors = self._watch_sensors(stage, storage, alerting)
-        alerting.alarm(
+        operations.alarm(
             "ReadingsWait",
             self.detect_anomalies.metric("IteratorAge", statistic="Maximum", period=Duration.minutes(1)),
             above=Duration.minutes(2).to_milliseconds(),
             description="Stored readings wait more than two minutes to be judged: texts are late",
         )
-        alerting.alarm(
+        operations.alarm(
             "RecordsParked",
             self.parked.metric_approximate_number_of_messages_visible(period=Duration.minutes(5)),
             above=0,
             description="A stream record could not be processed and is parked: look at the parked queue",
         )
 
-    def _detect_anomalies(self, stage: Stage, storage: Storage, alerting: Alerting) -> PipelineFunction:
+    def _detect_anomalies(self, stage: SensorsStage, storage: Storage, alerting: Alerting) -> PipelineFunction:
         rules = stage.sensors
         contacts = [{"contact_id": name, **contact.model_dump()} for name, contact in sorted(rules.contacts.items())]
         function = PipelineFunction(
@@ -105,7 +113,7 @@ class Detection(Construct):
         )
         return function
 
-    def _watch_sensors(self, stage: Stage, storage: Storage, alerting: Alerting) -> PipelineFunction:
+    def _watch_sensors(self, stage: SensorsStage, storage: Storage, alerting: Alerting) -> PipelineFunction:
         function = PipelineFunction(
             self,
             "WatchSensors",

@@ -11,7 +11,7 @@ from constructs import Construct
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import allow
 from stacks.sensors.storage import Storage
-from stacks.stage import Stage
+from stacks.stage import SensorsStage
 
 EVERY_MINUTE = Duration.minutes(1)
 
@@ -19,7 +19,7 @@ EVERY_MINUTE = Duration.minutes(1)
 class Ingestion(Construct):
     """poll_readings, every minute for each source. The next minute is the retry: nothing else repeats a poll."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, stage: SensorsStage, storage: Storage) -> None:
         super().__init__(scope, construct_id)
         self.poll_readings = PipelineFunction(
             self,
@@ -50,7 +50,7 @@ class Ingestion(Construct):
         for source_id in sorted(stage.sensors.sources):
             self._schedule(source_id, stage)
 
-    def _schedule(self, source_id: str, stage: Stage) -> None:
+    def _schedule(self, source_id: str, stage: SensorsStage) -> None:
         source = stage.sensors.sources[source_id]
         if source.secret_name:
             secret = Stack.of(self).format_arn(

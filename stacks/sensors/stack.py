@@ -3,18 +3,19 @@
 from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
+from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.detection import Detection
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
 from stacks.sensors.training import Training
-from stacks.stage import Stage
+from stacks.stage import SensorsStage
 
 
 class SensorsStack(Stack):
     """Device API -> Readings table -> detection -> texts; and by the side, export -> training -> cutoffs."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, stage: SensorsStage) -> None:
         super().__init__(
             scope,
             construct_id,
@@ -22,10 +23,11 @@ class SensorsStack(Stack):
             env={"region": stage.region},
         )
         storage = Storage(self, "Storage", stage=stage)
+        operations = Operations(self, "Operations", stage=stage)
         alerting = Alerting(self, "Alerting", stage=stage)
         ingestion = Ingestion(self, "Ingestion", stage=stage, storage=storage)
-        detection = Detection(self, "Detection", stage=stage, storage=storage, alerting=alerting)
-        training = Training(self, "Training", stage=stage, storage=storage, alerting=alerting)
+        detection = Detection(self, "Detection", stage=stage, storage=storage, alerting=alerting, operations=operations)
+        training = Training(self, "Training", stage=stage, storage=storage, operations=operations)
         for name, value in {
             "ReadingsTable": storage.readings.table_name,
             "SensorsTable": storage.sensors.table_name,

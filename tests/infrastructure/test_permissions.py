@@ -8,6 +8,9 @@ from tests.conftest import resources_of, synthesized
 from tests.infrastructure.templates import as_list, identity_statements, permissions, resource_statements, text
 
 STAGES = ["prod", "dev", "local"]
+EVERY_TEMPLATE = pytest.mark.parametrize(
+    ("stage", "pipeline"), [(stage, pipeline) for pipeline in ("sensors", "etl_jobs") for stage in STAGES]
+)
 
 _LOG_DELIVERY = "log delivery is the account's: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html"
 _TRACES = "traces have no resource: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-xray-tracing.html"
@@ -23,6 +26,8 @@ WITHOUT_A_RESOURCE = {
     "logs:ListLogDeliveries": _LOG_DELIVERY,
     "logs:PutResourcePolicy": _LOG_DELIVERY,
     "logs:UpdateLogDelivery": _LOG_DELIVERY,
+    "ssm:CreateOpsItem": "what is not there yet has no name",
+    "ssm:DescribeOpsItems": "a search goes through every item of the account",
     "xray:GetSamplingRules": _TRACES,
     "xray:GetSamplingTargets": _TRACES,
     "xray:PutTelemetryRecords": _TRACES,
@@ -99,10 +104,10 @@ IN_PROD = {
             "events:PutRule",
             "events:PutTargets",
         },
-        "arn:aws:iam::123456789012:role/TrainingTrainingRole": {"iam:PassRole"},
+        "arn:aws:iam::123456789012:role/TrainingJobRole": {"iam:PassRole"},
         "*": FOR_LOGS_AND_TRACES,
     },
-    "TrainingTrainingRole": {
+    "TrainingJobRole": {
         "StorageSensors": {"dynamodb:Scan"},
         "StorageSensors/index/*": {"dynamodb:Scan"},
         "StorageCutoffs": {"dynamodb:BatchWriteItem"},
@@ -151,9 +156,9 @@ def _hyperparameter_of_source(template: dict[str, Any]) -> Any:
     return {"Fn::Sub": part["Fn::Sub"].partition('\\"')[0]}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_no_action_is_a_wildcard(stage: str) -> None:
-    template = synthesized(stage)
+@EVERY_TEMPLATE
+def test_no_action_is_a_wildcard(stage: str, pipeline: str) -> None:
+    template = synthesized(stage, pipeline)
     statements = [*identity_statements(template), *resource_statements(template)]
     assert statements
     for about, statement in statements:
@@ -163,37 +168,47 @@ def test_no_action_is_a_wildcard(stage: str) -> None:
             assert not [action for action in as_list(statement["Action"]) if "*" in action or "?" in action], about
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_only_actions_without_a_resource_are_granted_on_everything(stage: str) -> None:
-    for role, granted in permissions(synthesized(stage)).items():
+@EVERY_TEMPLATE
+def test_only_actions_without_a_resource_are_granted_on_everything(stage: str, pipeline: str) -> None:
+    for role, granted in permissions(synthesized(stage, pipeline)).items():
         assert granted.get("*", set()) <= WITHOUT_A_RESOURCE.keys(), role
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_no_role_has_a_policy_that_is_not_in_the_template(stage: str) -> None:
-    for role, properties in resources_of(synthesized(stage), "AWS::IAM::Role").items():
+@EVERY_TEMPLATE
+def test_no_role_has_a_policy_that_is_not_in_the_template(stage: str, pipeline: str) -> None:
+    for role, properties in resources_of(synthesized(stage, pipeline), "AWS::IAM::Role").items():
         assert not {"ManagedPolicyArns", "Policies"} & properties.keys(), role
         (trust,) = properties["AssumeRolePolicyDocument"]["Statement"]
         assert trust["Action"] == "sts:AssumeRole"
         assert list(trust["Principal"]) == ["Service"], "no account and no user takes a role"
 
 
-def test_a_role_is_passed_to_sagemaker_alone() -> None:
-    passing = [s for _, s in identity_statements(synthesized("prod")) if "iam:PassRole" in as_list(s["Action"])]
-    assert [statement["Condition"] for statement in passing] == [
-        {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
-    ]
+@pytest.mark.parametrize(
+    ("pipeline", "passed"),
+    [
+        ("sensors", {"TrainingJobRole": "sagemaker"}),
+        ("etl_jobs", {"TrainingJobRole": "sagemaker", "ExtractionRole": "emr-serverless"}),
+    ],
+)
+def test_a_role_is_passed_to_one_service_alone(pipeline: str, passed: dict[str, str]) -> None:
+    found = {}
+    for _, statement in identity_statements(synthesized("prod", pipeline)):
+        if "iam:PassRole" in as_list(statement["Action"]):
+            ((operator, condition),) = statement["Condition"].items()
+            assert operator == "StringEquals"
+            found[text(statement["Resource"]).rpartition("/")[2]] = condition["iam:PassedToService"]
+    assert found == {role: f"{service}.amazonaws.com" for role, service in passed.items()}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_only_alarms_of_this_account_are_let_in_from_outside_iam(stage: str) -> None:
+@EVERY_TEMPLATE
+def test_only_alarms_of_this_account_are_let_in_from_outside_iam(stage: str, pipeline: str) -> None:
     allowed = [
-        (text({"Ref": about}), s) for about, s in resource_statements(synthesized(stage)) if s["Effect"] != "Deny"
+        (text({"Ref": about}), s) for about, s in resource_statements(synthesized(stage, pipeline)) if s["Effect"] != "Deny"
     ]
     # without it no alarm would be told: the policy that enforces TLS replaces the one SNS gives a topic
     assert [(about, s["Action"], s["Principal"], s["Condition"]) for about, s in allowed] == [
         (
-            "AlertingOperations",
+            "OperationsTopic",
             "sns:Publish",
             {"Service": "cloudwatch.amazonaws.com"},
             {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
@@ -201,18 +216,18 @@ def test_only_alarms_of_this_account_are_let_in_from_outside_iam(stage: str) -> 
     ]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_functions_are_invoked_by_this_stack_s_rules_alone(stage: str) -> None:
-    rules = resources_of(synthesized(stage), "AWS::Events::Rule")
-    for permission in resources_of(synthesized(stage), "AWS::Lambda::Permission").values():
+@EVERY_TEMPLATE
+def test_functions_are_invoked_by_this_stack_s_rules_alone(stage: str, pipeline: str) -> None:
+    rules = resources_of(synthesized(stage, pipeline), "AWS::Events::Rule")
+    for permission in resources_of(synthesized(stage, pipeline), "AWS::Lambda::Permission").values():
         assert permission["Action"] == "lambda:InvokeFunction"
         assert permission["Principal"] == "events.amazonaws.com"
         assert permission["SourceArn"]["Fn::GetAtt"][0] in rules
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_bucket_queue_and_topic_refuses_what_comes_without_tls(stage: str) -> None:
-    template = synthesized(stage)
+@EVERY_TEMPLATE
+def test_every_bucket_queue_and_topic_refuses_what_comes_without_tls(stage: str, pipeline: str) -> None:
+    template = synthesized(stage, pipeline)
     refused = {
         about: set(as_list(statement["Action"]))
         for about, statement in resource_statements(template)
@@ -226,6 +241,6 @@ def test_every_bucket_queue_and_topic_refuses_what_comes_without_tls(stage: str)
         ("AWS::SQS::Queue", "sqs:*"),
         ("AWS::SNS::Topic", "sns:Publish"),
     ):
-        assert resources_of(template, kind)
         expected |= {name: {actions} for name in resources_of(template, kind)}
+    assert expected
     assert refused == expected

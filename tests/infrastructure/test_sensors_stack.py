@@ -8,10 +8,11 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
+from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
-from stacks.stage import Contact, Source, Stage, read_stage
+from stacks.stage import Contact, SensorsStage, Source, Stage, read_stage
 from tests.conftest import logical_name, resources_of, synthesized
 from tests.infrastructure.templates import functions_of, text
 from workbench.cloud.service_model import ServiceModel
@@ -253,7 +254,8 @@ def test_each_source_has_a_rule_and_only_its_own_secret() -> None:
     assert secrets == ["one-??????"]
 
 
-def with_sensors(stage: Stage, **changes: Any) -> Stage:
+def with_sensors(stage: Stage, **changes: Any) -> SensorsStage:
+    stage = stage.with_sensors()
     return stage.model_copy(update={"sensors": stage.sensors.model_copy(update=changes)})
 
 
@@ -340,32 +342,34 @@ def test_the_stack_s_own_contacts_are_subscribed(stage: str) -> None:
 def test_operations_are_mailed_where_the_stage_says_so() -> None:
     stack = cdk.Stack(cdk.App(), "operations")
     stage = read_stage("prod").model_copy(update={"operations_emails": ["ops@example.com"]})
-    Alerting(stack, "Alerting", stage=stage)
+    Operations(stack, "Operations", stage=stage)
     subscriptions = resources_of(Template.from_stack(stack).to_json(), "AWS::SNS::Subscription").values()
     mailed = [(text(s["TopicArn"]), s["Endpoint"]) for s in subscriptions if s["Protocol"] == "email"]
-    assert mailed == [("AlertingOperations", "ops@example.com")]
+    assert mailed == [("OperationsTopic", "ops@example.com")]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_alarm_tells_operations(stage: str) -> None:
     found = {}
     for name, alarm in named(synthesized(stage), "AWS::CloudWatch::Alarm").items():
-        assert [text(action) for action in alarm["AlarmActions"]] == ["AlertingOperations"], name
+        assert [text(action) for action in alarm["AlarmActions"]] == ["OperationsTopic"], name
         assert alarm.get("ActionsEnabled", True) is True, name
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold", name
         assert alarm["TreatMissingData"] == "notBreaching", name
         (dimension,) = alarm["Dimensions"]
         found[name] = (alarm["MetricName"], text(dimension["Value"]), alarm["Statistic"], alarm["Threshold"])
     assert found == {
-        "AlertingReadingsWait": ("IteratorAge", "DetectionDetectAnomalies", "Maximum", 120_000),
-        "AlertingRecordsParked": (
+        "OperationsReadingsWait": ("IteratorAge", "DetectionDetectAnomalies", "Maximum", 120_000),
+        "OperationsRecordsParked": (
             "ApproximateNumberOfMessagesVisible",
             "DetectionParked.QueueName",
             "Maximum",
             0,
         ),
-        "AlertingExportFailed": ("ExecutionsFailed", "TrainingExport", "Sum", 0),
-        "AlertingTrainingFailed": ("ExecutionsFailed", "TrainingTrain", "Sum", 0),
+        "OperationsExportFailed": ("ExecutionsFailed", "TrainingExport", "Sum", 0),
+        "OperationsExportTimedOut": ("ExecutionsTimedOut", "TrainingExport", "Sum", 0),
+        "OperationsTrainFailed": ("ExecutionsFailed", "TrainingTrain", "Sum", 0),
+        "OperationsTrainTimedOut": ("ExecutionsTimedOut", "TrainingTrain", "Sum", 0),
     }
 
 
@@ -436,7 +440,7 @@ def test_the_training_request_is_one_that_sagemaker_takes(stage: str) -> None:
     assert request["ResourceConfig"] == {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 30}
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 4 * 3600}
     assert request["OutputDataConfig"] == {"S3OutputPath": "s3://StorageData/training-jobs/sensors"}
-    assert request["RoleArn"] == "arn:aws:iam::123456789012:role/TrainingTrainingRole"
+    assert request["RoleArn"] == "arn:aws:iam::123456789012:role/TrainingJobRole"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -34,7 +34,11 @@ def written(tmp_path: Path, key: str, value: object) -> Path:
 NAME = "must be a name of lower-case letters, digits and hyphens, at most 31, that begins with a letter"
 SCHEDULE = 'must be an EventBridge schedule, such as "cron(30 2 * * ? *)" or "rate(1 day)"'
 URL = "must begin with https:// (http:// only to this machine)"
-TOP = "clock, functions, keep_data, name, operations_emails, region, sensors"
+OF_TICKETS = "kinds, secret_name, severity, sink, url"
+TOP = "clock, etl_jobs, functions, keep_data, name, operations_emails, region, sensors"
+TICKETS = "etl_jobs.tickets"
+LAKE = "etl_jobs.lake: must be empty, or an S3 prefix that ends in a slash, such as s3://analytics-lake/job-runs/"
+FIELD = "etl_jobs.fields.run_id: must be names with dots between them, such as metrics.rows.loaded"
 OF_SOURCE = "measured_at, measures, secret_name, sensor_id, url, values"
 DEVICE = "sensors.sources.device"
 
@@ -59,39 +63,58 @@ DEVICE = "sensors.sources.device"
         ),
         # one that is missing
         ("region", MISSING, "region: this key is missing"),
-        ("sensors", MISSING, "sensors: this key is missing"),
         ("sensors.default_contact", MISSING, "sensors.default_contact: this key is missing"),
         (f"{DEVICE}.url", MISSING, f"{DEVICE}.url: this key is missing"),
         ("sensors.provisioned_writes", {"minimum": 1}, "sensors.provisioned_writes.maximum: this key is missing"),
+        ("etl_jobs.tickets.kind", ["failed_run"], f"{TICKETS}.kind: unknown key; allowed are {OF_TICKETS}"),
+        # where job runs come from and tickets go
+        ("etl_jobs.lake", "s3://lake", f"{LAKE}, not 's3://lake'"),
+        ("etl_jobs.lake", "lake/", f"{LAKE}, not 'lake/'"),
+        ("etl_jobs.fields", {"run_id": "run..id"}, f"{FIELD}, not 'run..id'"),
+        ("etl_jobs.buckets", 0, "etl_jobs.buckets: must be greater than or equal to 1, not 0"),
+        (TICKETS, {"kinds": []}, f"{TICKETS}.kinds: List should have at least 1 item after validation, not 0, not []"),
+        (
+            TICKETS,
+            {"kinds": ["slow_run"]},
+            f"{TICKETS}.kinds.0: must be 'unusual_run', 'failed_run' or 'missed_run', not 'slow_run'",
+        ),
+        (TICKETS, {"sink": "webhook"}, f"{TICKETS}: {URL}"),
+        (TICKETS, {"sink": "webhook", "url": "http://x.example", "secret_name": "s"}, f"{TICKETS}: {URL}"),
+        (
+            TICKETS,
+            {"sink": "webhook", "url": "https://x.example"},
+            f"{TICKETS}: a webhook needs secret_name: the secret that signs what is sent",
+        ),
+        (TICKETS, {"secret_name": "s"}, f'{TICKETS}: url and secret_name are for sink = "webhook"'),
         # a value of the wrong type
-        ("region", 5, "region: Input should be a valid string, not 5"),
-        ("region", {"a": 1}, "region: Input should be a valid string"),
-        ("keep_data", "yes", "keep_data: Input should be a valid boolean, not 'yes'"),
-        ("operations_emails", "a@b", "operations_emails: Input should be a valid list, not 'a@b'"),
-        ("operations_emails", [1], "operations_emails.0: Input should be a valid string, not 1"),
-        ("functions", 5, "functions: Input should be a valid dictionary or instance of Functions, not 5"),
-        ("sensors.consecutive_minutes", 5.0, "sensors.consecutive_minutes: Input should be a valid integer, not 5.0"),
-        ("sensors.consecutive_minutes", True, "sensors.consecutive_minutes: Input should be a valid integer, not True"),
-        ("sensors.z_factor", "3", "sensors.z_factor: Input should be a valid number, not '3'"),
-        (f"{DEVICE}.measures.temperature", 1, f"{DEVICE}.measures.temperature: Input should be a valid string, not 1"),
+        ("region", 5, "region: must be a valid string, not 5"),
+        ("region", {"a": 1}, "region: must be a valid string"),
+        ("keep_data", "yes", "keep_data: must be a valid boolean, not 'yes'"),
+        ("operations_emails", "a@b", "operations_emails: must be a valid list, not 'a@b'"),
+        ("operations_emails", [1], "operations_emails.0: must be a valid string, not 1"),
+        ("functions", 5, "functions: must be a table, not 5"),
+        ("sensors.consecutive_minutes", 5.0, "sensors.consecutive_minutes: must be a valid integer, not 5.0"),
+        ("sensors.consecutive_minutes", True, "sensors.consecutive_minutes: must be a valid integer, not True"),
+        ("sensors.z_factor", "3", "sensors.z_factor: must be a valid number, not '3'"),
+        (f"{DEVICE}.measures.temperature", 1, f"{DEVICE}.measures.temperature: must be a valid string, not 1"),
         # a value out of bounds
-        ("sensors.z_factor", 2.4, "sensors.z_factor: Input should be greater than or equal to 2.5, not 2.4"),
-        ("sensors.z_factor", float("nan"), "sensors.z_factor: Input should be less than or equal to 20, not nan"),
+        ("sensors.z_factor", 2.4, "sensors.z_factor: must be greater than or equal to 2.5, not 2.4"),
+        ("sensors.z_factor", float("nan"), "sensors.z_factor: must be less than or equal to 20, not nan"),
         (
             "sensors.consecutive_minutes",
             1,
-            "sensors.consecutive_minutes: Input should be greater than or equal to 2, not 1",
+            "sensors.consecutive_minutes: must be greater than or equal to 2, not 1",
         ),
-        ("sensors.retention_days", 6, "sensors.retention_days: Input should be greater than or equal to 7, not 6"),
+        ("sensors.retention_days", 6, "sensors.retention_days: must be greater than or equal to 7, not 6"),
         (
             "functions.platform",
             "arm",
-            "functions.platform: Input should be 'arm64', 'x86_64' or 'host', not 'arm'",
+            "functions.platform: must be 'arm64', 'x86_64' or 'host', not 'arm'",
         ),
         (
             "functions.log_retention_days",
             2,
-            "functions.log_retention_days: Input should be 1, 3, 7, 14, 30, 60, 90, 180 or 365, not 2",
+            "functions.log_retention_days: must be 1, 3, 7, 14, 30, 60, 90, 180 or 365, not 2",
         ),
         (
             "sensors.sources",
@@ -128,7 +151,7 @@ DEVICE = "sensors.sources.device"
         (f"{DEVICE}.values", "lower(a)", f"{DEVICE}: values calls lower(), which JMESPath does not have"),
         # values that do not go together
         ("clock", "/var/clock", 'clock must be "system": only the local stage may set it'),
-        ("sensors.default_contact", "bob", "sensors: default_contact must be one of maintenance"),
+        ("sensors.default_contact", "bob", "sensors: default_contact must be one of maintenance, not 'bob'"),
         (
             "sensors.provisioned_writes",
             {"minimum": 5, "maximum": 4},
@@ -208,6 +231,25 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def test_a_stage_needs_a_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    path.write_text('region = "eu-central-1"\n')
+    with pytest.raises(StageError, match=r"a stage needs a pipeline: \[sensors\], \[etl_jobs\] or both"):
+        read_stage(str(path))
+
+
+@pytest.mark.parametrize("kept", ["sensors", "etl_jobs"])
+def test_one_pipeline_is_enough_and_the_other_is_asked_for_in_words(tmp_path: Path, kept: str) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text(tomli_w.dumps({"region": "eu-central-1", kept: DEV[kept]}))
+    stage = read_stage(str(path))
+    found = {"sensors": stage.with_sensors, "etl_jobs": stage.with_etl_jobs}
+    assert getattr(found.pop(kept)(), kept) == getattr(stage, kept)
+    ((missing, ask),) = found.items()
+    with pytest.raises(StageError, match=rf"stage one has no .* pipeline: add \[{missing}\] to its file"):
+        ask()
+
+
 def test_the_settings_in_which_stages_differ() -> None:
     """No rule of detection or alerting is among them: what is seen in one stage holds in all."""
     stages = {name: flat(read_stage(name).model_dump()) for name in ("local", "dev", "prod")}
@@ -231,6 +273,8 @@ def test_the_settings_in_which_stages_differ() -> None:
             "https://devices.example.com/events",
         ),
         "sensors.sources.device.secret_name": ("", "overcut/dev/device", "overcut/prod/device"),
+        "etl_jobs.lake": ("", "", "s3://example-data-lake/job-runs/"),
+        "etl_jobs.buckets": (2, 16, 16),
     }
     assert rows["sensors.consecutive_minutes"] == (5, 5, 5)
     assert rows["sensors.recovery_minutes"] == (30, 30, 30)

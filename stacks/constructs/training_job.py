@@ -1,0 +1,173 @@
+"""A SageMaker training job in script mode: its source bundle, its role, and the workflow state that runs it."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_s3_assets as assets
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from stacks.constructs.bundling import Target, make_bundle, to_tar_gz
+from stacks.constructs.function import bundle_folder, shared_sources
+from stacks.constructs.grants import allow
+from stacks.constructs.training_image import REPOSITORY, TAG, registry_account
+from stacks.stage import Stage
+
+TIMEOUT = Duration.hours(4)
+VOLUME_GB = 30
+# the image's scikit-learn needs Python 3.11 or newer, and the bundled wheels fit every Python from there on
+IMAGE = Target("x86_64", "3.11")
+
+
+def service_integration(scope: Construct, service: str, action: str) -> str:
+    """The `Resource` of a task state that calls a service in one of Step Functions' optimized ways."""
+    return Stack.of(scope).format_arn(
+        service="states",
+        region="",
+        account="",
+        resource=service,
+        resource_name=action,
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
+
+
+class TrainingJob(Construct):
+    """`training/<pipeline>/entry_point.py` and what it imports, run in SageMaker's scikit-learn image.
+
+    Its role may read its source, pull the image and write its log; the rest is granted where it is used.
+
+    Args:
+        pipeline: the folder below `training/`; its bundle's dependency group is `bundle-train-<pipeline>`.
+        bucket: what is left of a job goes to `training-jobs/<pipeline>/`.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, stage: Stage, pipeline: str, bucket: s3.IBucket, instance: str
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._stage, self._pipeline, self._bucket, self._instance = stage, pipeline, bucket, instance
+        self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"))
+        self._program = f"train_{pipeline}.py"
+        self._source = assets.Asset(self, "Source", path=self._packed_source())
+        self._repository = ecr.Repository.from_repository_attributes(
+            self,
+            "Image",
+            repository_name=REPOSITORY,
+            repository_arn=ecr.Repository.arn_for_local_repository(REPOSITORY, self, registry_account(stage.region)),
+        )
+        allow(self.role, self._source.bucket.arn_for_objects(self._source.s3_object_key), "s3:GetObject")
+        allow(self.role, bucket.arn_for_objects(f"training-jobs/{pipeline}/*"), "s3:PutObject")
+        self._repository.grant_pull(self.role)
+        self._allow_logs()
+
+    @property
+    def _name(self) -> str:
+        """What job names begin with; they hold no underscore."""
+        return self._pipeline.replace("_", "-")
+
+    def _packed_source(self) -> str:
+        name = f"train-{self._name}"
+        host = Target("host", self._stage.functions.python_version)
+        folder = make_bundle(
+            f"bundle-{name}",
+            [*shared_sources(self._pipeline), "training/__init__.py", f"training/{self._pipeline}"],
+            IMAGE if self._stage.functions.platform != "host" else host,
+            bundle_folder(self._stage, name),
+        )
+        (folder / f"training/{self._pipeline}/entry_point.py").rename(folder / self._program)
+        return str(to_tar_gz(folder))
+
+    def _allow_logs(self) -> None:
+        log_group = Stack.of(self).format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name="/aws/sagemaker/TrainingJobs*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"]
+        self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[log_group]))
+
+    def state(
+        self,
+        construct_id: str,
+        *,
+        hyperparameters: Mapping[str, object],
+        environment: Mapping[str, str],
+        from_input: Mapping[str, str] | None = None,
+    ) -> sfn.CustomState:
+        """`createTrainingJob.sync`. A job's name is unique for ever: execution and attempt make it.
+
+        Args:
+            from_input: further hyperparameters, each a text at a path of the state's input.
+        """
+        submitted = {
+            "sagemaker_program": self._program,
+            "sagemaker_submit_directory": self._source.s3_object_url,
+            **hyperparameters,
+        }
+        return sfn.CustomState(
+            self,
+            construct_id,
+            state_json={
+                "Type": "Task",
+                "Resource": service_integration(self, "sagemaker", "createTrainingJob.sync"),
+                "Parameters": {
+                    "TrainingJobName.$": f"States.Format('{self._name}-{{}}-{{}}', "
+                    "States.Hash($$.Execution.Id, 'SHA-1'), $$.State.RetryCount)",
+                    "RoleArn": self.role.role_arn,
+                    "AlgorithmSpecification": {
+                        "TrainingImage": self._repository.repository_uri_for_tag(TAG),
+                        "TrainingInputMode": "File",
+                    },
+                    "HyperParameters": {
+                        **{key: json.dumps(value) for key, value in submitted.items()},
+                        **{f"{key}.$": path for key, path in (from_input or {}).items()},
+                    },
+                    "Environment": {**environment, "AWS_DEFAULT_REGION": self._stage.region},
+                    "OutputDataConfig": {
+                        "S3OutputPath": self._bucket.s3_url_for_object(f"training-jobs/{self._pipeline}")
+                    },
+                    "ResourceConfig": {
+                        "InstanceCount": 1,
+                        "InstanceType": self._instance,
+                        "VolumeSizeInGB": VOLUME_GB,
+                    },
+                    "StoppingCondition": {"MaxRuntimeInSeconds": TIMEOUT.to_seconds()},
+                },
+                "ResultPath": "$.training_job",
+                "Retry": [{"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 60, "MaxAttempts": 1}],
+            },
+        )
+
+    def allow_running(self, workflow: sfn.StateMachine) -> None:
+        """What Step Functions asks for to run a training job and wait for it.
+
+        https://docs.aws.amazon.com/step-functions/latest/dg/connect-sagemaker.html
+        """
+        jobs = Stack.of(self).format_arn(service="sagemaker", resource="training-job", resource_name=f"{self._name}-*")
+        actions = ["sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob"]
+        workflow.add_to_role_policy(iam.PolicyStatement(actions=[*actions, "sagemaker:AddTags"], resources=[jobs]))
+        allow_waiting(workflow, "StepFunctionsGetEventsForSageMakerTrainingJobsRule")
+        allow_passing(workflow, self.role, "sagemaker.amazonaws.com")
+
+
+def allow_waiting(workflow: sfn.StateMachine, rule_name: str) -> None:
+    """Let a workflow keep the rule by which Step Functions hears that a `.sync` job is over."""
+    rule = Stack.of(workflow).format_arn(service="events", resource="rule", resource_name=rule_name)
+    actions: Sequence[str] = ["events:PutTargets", "events:PutRule", "events:DescribeRule"]
+    workflow.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=[rule]))
+
+
+def allow_passing(workflow: sfn.StateMachine, role: iam.IRole, service: str) -> None:
+    """Let a workflow hand a role to one service."""
+    workflow.add_to_role_policy(
+        iam.PolicyStatement(
+            actions=["iam:PassRole"],
+            resources=[role.role_arn],
+            conditions={"StringEquals": {"iam:PassedToService": service}},
+        )
+    )

@@ -1,0 +1,128 @@
+"""Extraction: `extract_features.py` on EMR Serverless, which starts from nothing and stops when it is idle."""
+
+import json
+
+from aws_cdk import Duration
+from aws_cdk import aws_emrserverless as emr
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3_assets as assets
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, HISTORICAL_PREFIX, RECENT_PREFIX, REJECTED_PREFIX
+from stacks.constructs.bundling import ROOT
+from stacks.constructs.grants import allow
+from stacks.constructs.training_job import allow_passing, allow_waiting, service_integration
+from stacks.etl_jobs.storage import Storage
+from stacks.stage import EtlJobsStage, LakeFields
+
+RELEASE = "emr-spark-8.0.0"
+TIMEOUT = Duration.hours(2)
+_SCRIPT = "training/etl_jobs/extract_features.py"
+_SPARK = (
+    "--conf spark.driver.cores=2 --conf spark.driver.memory=6g "
+    "--conf spark.executor.cores=4 --conf spark.executor.memory=14g"
+)
+
+
+class Extraction(Construct):
+    """The application, what its job runs may read and write, and the workflow state that runs one."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: EtlJobsStage, storage: Storage) -> None:
+        super().__init__(scope, construct_id)
+        self._stage, self._storage = stage, storage
+        vcpus = stage.etl_jobs.maximum_vcpus
+        self.application = emr.CfnApplication(
+            self,
+            "Application",
+            name=f"overcut-{stage.name}-etl-jobs",
+            type="SPARK",
+            release_label=RELEASE,
+            architecture="ARM64",
+            auto_start_configuration=emr.CfnApplication.AutoStartConfigurationProperty(enabled=True),
+            auto_stop_configuration=emr.CfnApplication.AutoStopConfigurationProperty(
+                enabled=True, idle_timeout_minutes=5
+            ),
+            maximum_capacity=emr.CfnApplication.MaximumAllowedResourcesProperty(
+                cpu=f"{vcpus} vCPU", memory=f"{4 * vcpus} GB", disk=f"{20 * vcpus} GB"
+            ),
+        )
+        self._script = assets.Asset(self, "Script", path=str(ROOT / _SCRIPT))
+        self.role = self._job_role()
+
+    def _job_role(self) -> iam.Role:
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("emr-serverless.amazonaws.com"))
+        storage = self._storage
+        allow(role, self._script.bucket.arn_for_objects(self._script.s3_object_key), "s3:GetObject")
+        for bucket_arn in dict.fromkeys((storage.lake_bucket_arn, storage.bucket.bucket_arn)):
+            allow(role, bucket_arn, "s3:ListBucket")
+        allow(role, storage.lake_objects_arn, "s3:GetObject")
+        for prefix in (HISTORICAL_PREFIX, RECENT_PREFIX, REJECTED_PREFIX, EXTRACTIONS_PREFIX):
+            # without the slash: Spark's file system keeps markers of folders beside them
+            objects = storage.bucket.arn_for_objects(f"{prefix.rstrip('/')}*")
+            allow(role, objects, "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+        return role
+
+    def state(self, construct_id: str, *, mode: str, days: int) -> sfn.CustomState:
+        """`startJobRun.sync`, of what was recorded until `$.until`.
+
+        Args:
+            mode: `historical` or `recent`.
+            days: how far back it reads.
+        """
+        rules = self._stage.etl_jobs
+        arguments = {
+            "mode": mode,
+            "lake": self._storage.lake_url,
+            "output": self._storage.bucket.s3_url_for_object("") + "/",
+            "days": str(days),
+            "buckets": str(rules.buckets),
+            "day-folders": rules.day_folders,
+        }
+        if rules.fields != LakeFields():
+            arguments["fields"] = json.dumps(rules.fields.model_dump())
+        literals = [_literal(part) for name, value in arguments.items() for part in (f"--{name}", value)]
+        return sfn.CustomState(
+            self,
+            construct_id,
+            state_json={
+                "Type": "Task",
+                "Resource": service_integration(self, "emr-serverless", "startJobRun.sync"),
+                "Parameters": {
+                    "Name": f"extract-{mode}",
+                    "ApplicationId": self.application.attr_application_id,
+                    "ExecutionRoleArn": self.role.role_arn,
+                    "ExecutionTimeoutMinutes": TIMEOUT.to_minutes(),
+                    "JobDriver": {
+                        "SparkSubmit": {
+                            "EntryPoint": self._script.s3_object_url,
+                            "EntryPointArguments.$": f"States.Array({', '.join(literals)}, '--until', $.until)",
+                            "SparkSubmitParameters": _SPARK,
+                        }
+                    },
+                },
+                "ResultPath": sfn.JsonPath.DISCARD,
+                # extracting again overwrites what was extracted
+                "Retry": [
+                    {"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 60, "MaxAttempts": 2, "BackoffRate": 2}
+                ],
+            },
+        )
+
+    def allow_running(self, workflow: sfn.StateMachine) -> None:
+        """What Step Functions asks for to run a job and wait for it.
+
+        https://docs.aws.amazon.com/step-functions/latest/dg/emr-serverless-iam.html
+        """
+        application = self.application.attr_arn
+        allow(workflow, application, "emr-serverless:StartJobRun")
+        allow(workflow, f"{application}/jobruns/*", "emr-serverless:GetJobRun", "emr-serverless:CancelJobRun")
+        allow_waiting(workflow, "StepFunctionsGetEventsForEMRServerlessJobRule")
+        allow_passing(workflow, self.role, "emr-serverless.amazonaws.com")
+
+
+def _literal(text: str) -> str:
+    """A text inside one of Step Functions' intrinsic functions."""
+    for reserved in ("\\", "'", "{", "}"):
+        text = text.replace(reserved, f"\\{reserved}")
+    return f"'{text}'"

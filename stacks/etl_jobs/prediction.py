@@ -1,0 +1,160 @@
+"""Prediction: every hour, extract recent runs, judge them, and tell in tickets what is wrong."""
+
+import json
+
+from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
+from constructs import Construct
+
+from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, PREDICTIONS_PREFIX, PROMOTED_PREFIX, RECENT_PREFIX
+from stacks.constructs.function import PipelineFunction
+from stacks.constructs.grants import allow
+from stacks.constructs.operations import Operations
+from stacks.constructs.workflow import Workflow
+from stacks.etl_jobs import extraction
+from stacks.etl_jobs.extraction import Extraction
+from stacks.etl_jobs.storage import Storage
+from stacks.etl_jobs.until import beginning_with_until
+from stacks.stage import EtlJobsStage
+
+FUNCTION_TIMEOUT = Duration.minutes(15)
+# a claimed entry is owed again when its sender cannot live any longer
+CLAIM_SECONDS = 16 * 60
+AT_ONCE = 8
+
+
+class Prediction(Construct):
+    """predict_anomalies for every bucket of jobs at once, then open_tickets."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: EtlJobsStage,
+        storage: Storage,
+        extraction_: Extraction,
+        operations: Operations,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        rules = stage.etl_jobs
+        self.predict_anomalies = self._predict_anomalies(stage, storage)
+        self.open_tickets = self._open_tickets(stage, storage)
+        extract = extraction_.state("ExtractRecent", mode="recent", days=rules.recent_days)
+        self.predict = Workflow(
+            self,
+            "Predict",
+            stage=stage,
+            definition=beginning_with_until(
+                self, extract.next(self._predict_every_bucket(rules.buckets)).next(self._tickets())
+            ),
+            timeout=extraction.TIMEOUT.plus(Duration.hours(2)),
+            operations=operations,
+            failure="Judging the recent runs of ETL jobs, or telling about them, failed",
+        )
+        extraction_.allow_running(self.predict)
+        schedule = events.Schedule.expression(rules.prediction_schedule)
+        events.Rule(self, "Scheduled", schedule=schedule, targets=[targets.SfnStateMachine(self.predict)])
+
+    def _predict_anomalies(self, stage: EtlJobsStage, storage: Storage) -> PipelineFunction:
+        function = PipelineFunction(
+            self,
+            "PredictAnomalies",
+            stage=stage,
+            pipeline="etl_jobs",
+            function="predict_anomalies",
+            description="Judges the recent runs of one bucket of ETL jobs",
+            timeout=FUNCTION_TIMEOUT,
+            environment={
+                "DATA_BUCKET": storage.bucket.bucket_name,
+                "BUCKETS": json.dumps(stage.etl_jobs.buckets),
+                "MISSED_AFTER_MINUTES": json.dumps(stage.etl_jobs.missed_after_minutes),
+            },
+        )
+        bucket = storage.bucket
+        allow(function, bucket.bucket_arn, "s3:ListBucket")
+        for prefix in (RECENT_PREFIX, PROMOTED_PREFIX, EXTRACTIONS_PREFIX):
+            allow(function, bucket.arn_for_objects(f"{prefix}*"), "s3:GetObject")
+        allow(function, bucket.arn_for_objects(f"{PREDICTIONS_PREFIX}*"), "s3:PutObject")
+        return function
+
+    def _open_tickets(self, stage: EtlJobsStage, storage: Storage) -> PipelineFunction:
+        tickets = stage.etl_jobs.tickets
+        ops_center = {"kind": "ops_center", "severity": tickets.severity}
+        webhook = {"kind": "webhook", "url": tickets.url, "secret_name": tickets.secret_name}
+        function = PipelineFunction(
+            self,
+            "OpenTickets",
+            stage=stage,
+            pipeline="etl_jobs",
+            function="open_tickets",
+            description="Opens, comments and closes tickets about runs of ETL jobs",
+            timeout=FUNCTION_TIMEOUT,
+            environment={
+                "TICKETS_TABLE": storage.tickets.table_name,
+                "DATA_BUCKET": storage.bucket.bucket_name,
+                "TICKETED_KINDS": json.dumps(tickets.kinds),
+                "SINK": json.dumps(webhook if tickets.sink == "webhook" else ops_center),
+                "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+                "REGION": stage.region,
+            },
+        )
+        storage.tickets.grant(function, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query")
+        allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
+        allow(function, storage.bucket.arn_for_objects(f"{PREDICTIONS_PREFIX}*"), "s3:GetObject")
+        self._allow_sink(function, stage)
+        return function
+
+    @staticmethod
+    def _allow_sink(function: PipelineFunction, stage: EtlJobsStage) -> None:
+        stack, tickets = Stack.of(function), stage.etl_jobs.tickets
+        if tickets.sink == "webhook":
+            secret = stack.format_arn(
+                service="secretsmanager",
+                resource="secret",
+                # Secrets Manager ends a secret's ARN in six characters of its own
+                resource_name=f"{tickets.secret_name}-??????",
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            )
+            allow(function, secret, "secretsmanager:GetSecretValue")
+            return
+        items = stack.format_arn(service="ssm", resource="opsitem", resource_name="*")
+        allow(function, items, "ssm:GetOpsItem", "ssm:UpdateOpsItem")
+        allow(function, "*", "ssm:CreateOpsItem", "ssm:DescribeOpsItems")
+
+    def _predict_every_bucket(self, buckets: int) -> sfn.Chain:
+        each = sfn.Map(
+            self,
+            "EveryBucket",
+            items_path="$.buckets",
+            item_selector={
+                "until": sfn.JsonPath.string_at("$.until"),
+                "bucket": sfn.JsonPath.number_at("$$.Map.Item.Value"),
+            },
+            max_concurrency=AT_ONCE,
+            result_path=sfn.JsonPath.DISCARD,
+        )
+        predict = tasks.LambdaInvoke(
+            self, "PredictBucket", lambda_function=self.predict_anomalies, retry_on_service_exceptions=False
+        )
+        # whatever went wrong, throttling above all: judging a bucket again overwrites the same objects
+        predict.add_retry(errors=[sfn.Errors.ALL], interval=Duration.seconds(5), max_attempts=5, backoff_rate=2)
+        each.item_processor(predict)
+        all_of_them = sfn.Result.from_array(list(range(buckets)))
+        return sfn.Pass(self, "Buckets", result=all_of_them, result_path="$.buckets").next(each)
+
+    def _tickets(self) -> tasks.LambdaInvoke:
+        tell = tasks.LambdaInvoke(
+            self,
+            "OpenTicketsOfAll",
+            lambda_function=self.open_tickets,
+            payload=sfn.TaskInput.from_object({"until": sfn.JsonPath.string_at("$.until")}),
+            payload_response_only=True,
+            retry_on_service_exceptions=False,
+        )
+        # a sink that is down is tried again for half an hour, then by the next hour's run
+        tell.add_retry(errors=[sfn.Errors.ALL], interval=Duration.minutes(1), max_attempts=5, backoff_rate=2)
+        return tell

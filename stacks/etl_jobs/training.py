@@ -1,0 +1,106 @@
+"""Training: every day, extract history, train the forest, promote it or hold it."""
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
+from constructs import Construct
+
+from overcut.etl_jobs.layout import HISTORICAL_PREFIX, MODELS_PREFIX, decision_key
+from stacks.constructs.grants import allow
+from stacks.constructs.operations import Operations
+from stacks.constructs.training_job import TIMEOUT, TrainingJob
+from stacks.constructs.workflow import Workflow
+from stacks.etl_jobs import extraction
+from stacks.etl_jobs.extraction import Extraction
+from stacks.etl_jobs.storage import Storage
+from stacks.etl_jobs.until import beginning_with_until
+from stacks.stage import EtlJobsStage
+
+
+class Training(Construct):
+    """One workflow. A held model leaves the earlier one in force and is told to the people who run this."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: EtlJobsStage,
+        storage: Storage,
+        extraction_: Extraction,
+        operations: Operations,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        rules = stage.etl_jobs
+        job = self._training_job(stage, storage)
+        extract = extraction_.state("ExtractHistory", mode="historical", days=rules.training_window_days)
+        self.train = Workflow(
+            self,
+            "Train",
+            stage=stage,
+            definition=beginning_with_until(
+                self, extract.next(self._train(job, stage, storage)).next(self._promoted_or_held(storage, operations))
+            ),
+            timeout=extraction.TIMEOUT.plus(TIMEOUT).plus(Duration.hours(1)),
+            operations=operations,
+            failure="Training of the ETL jobs' model failed",
+        )
+        extraction_.allow_running(self.train)
+        job.allow_running(self.train)
+        allow(self.train, storage.bucket.arn_for_objects(decision_key("*")), "s3:GetObject")
+        schedule = events.Schedule.expression(rules.training_schedule)
+        events.Rule(self, "Scheduled", schedule=schedule, targets=[targets.SfnStateMachine(self.train)])
+
+    def _training_job(self, stage: EtlJobsStage, storage: Storage) -> TrainingJob:
+        bucket = storage.bucket
+        job = TrainingJob(
+            self, "Job", stage=stage, pipeline="etl_jobs", bucket=bucket, instance=stage.etl_jobs.training_instance
+        )
+        allow(job.role, bucket.bucket_arn, "s3:ListBucket")
+        allow(job.role, bucket.arn_for_objects(f"{HISTORICAL_PREFIX}*"), "s3:GetObject")
+        allow(job.role, bucket.arn_for_objects(f"{MODELS_PREFIX}*"), "s3:GetObject", "s3:PutObject")
+        return job
+
+    @staticmethod
+    def _train(job: TrainingJob, stage: EtlJobsStage, storage: Storage) -> sfn.CustomState:
+        rules = stage.etl_jobs
+        return job.state(
+            "TrainForest",
+            hyperparameters={
+                "window_days": rules.training_window_days,
+                "false_tickets_per_week": rules.false_tickets_per_week,
+                "num_trees": rules.num_trees,
+                "num_samples_per_tree": rules.num_samples_per_tree,
+            },
+            from_input={"until": "$.until"},
+            environment={"DATA_BUCKET": storage.bucket.bucket_name},
+        )
+
+    def _promoted_or_held(self, storage: Storage, operations: Operations) -> sfn.IChainable:
+        read = sfn.CustomState(
+            self,
+            "ReadDecision",
+            state_json={
+                "Type": "Task",
+                "Resource": "arn:aws:states:::aws-sdk:s3:getObject",
+                "Parameters": {
+                    "Bucket": storage.bucket.bucket_name,
+                    "Key.$": f"States.Format('{decision_key('{}')}', $.training_job.TrainingJobName)",
+                },
+                "ResultSelector": {"decision.$": "States.StringToJson($.Body)"},
+                "ResultPath": "$.result",
+            },
+        )
+        tell = tasks.SnsPublish(
+            self,
+            "TellThatItIsHeld",
+            topic=operations.topic,
+            subject="Overcut holds a new model of ETL jobs back",
+            message=sfn.TaskInput.from_json_path_at("$.result.decision.reason"),
+            result_path=sfn.JsonPath.DISCARD,
+        )
+        promoted = sfn.Condition.string_equals("$.result.decision.decision", "promoted")
+        decide = sfn.Choice(self, "PromotedOrHeld").when(promoted, sfn.Succeed(self, "Promoted"))
+        return sfn.Chain.start(read).next(decide.otherwise(tell.next(sfn.Succeed(self, "Held"))))
