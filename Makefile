@@ -6,9 +6,15 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/uv-cache
 export UV_PYTHON_DOWNLOADS := never
 export npm_config_cache := $(CURDIR)/.tools/npm-cache
 export npm_config_update_notifier := false
+export NODE_COMPILE_CACHE := $(CURDIR)/.tools/node-compile-cache
+# uv leaves its locks here
+TMP := .tools/tmp
 # the CDK command line of today wants Node.js 22 or newer; without it, one comes from PyPI into .venv
-NODE_FITS := $(shell node -e 'process.exit(parseInt(process.versions.node) >= 22 ? 0 : 1)' 2>/dev/null && npm --version >/dev/null 2>&1 && echo yes)
+NODE_FITS := $(shell node -e 'process.exit(parseInt(process.versions.node) >= 22 ? 0 : 1)' 2>/dev/null && NODE_DISABLE_COMPILE_CACHE=1 npm --version >/dev/null 2>&1 && echo yes)
 NODE_GROUP := $(if $(NODE_FITS),,--group node)
+# and Spark wants Java 17 or 21
+JAVA_FITS := $(shell java -XshowSettings:properties -version 2>&1 | grep -qE 'java.specification.version = (17|21)$$' && echo yes)
+JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 # a file's tests share what they set up, so they stay together
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -26,7 +32,8 @@ $(UV):
 	@.tools/uv-$(UV_VERSION)/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/.ready: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --quiet --locked --python $(PYTHON) $(NODE_GROUP)
+	@mkdir -p $(TMP)
+	TMPDIR="$(CURDIR)/$(TMP)" $(UV) sync --quiet --locked --python $(PYTHON) $(NODE_GROUP) $(JAVA_GROUP)
 	@touch $@
 
 node_modules/.ready: package.json package-lock.json .venv/.ready
@@ -51,5 +58,7 @@ format: setup ## rewrite the code in the project's format
 	.venv/bin/ruff check --fix .
 
 clean: ## remove everything that was installed or made here
-	rm -rf .tools .venv node_modules .overcut cdk.out dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@! test -x .venv/bin/overcut || .venv/bin/overcut cloud down 2>/dev/null || true
+	rm -rf .tools .venv node_modules .overcut cdk.out dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,10 +20,12 @@ _NAME = r"^[a-z][a-z0-9-]{0,30}$"
 _REGION = r"^[a-z]{2}(-[a-z]+)+-\d$"
 _SCHEDULE = r"^(rate|cron)\(.+\)$"
 _INSTANCE = r"^ml\.[a-z0-9]+\.[a-z0-9]+$"
-_LAKE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.*'()=-]+/)*)?$"
+_LAKE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.*()=-]+/)*)?$"
+_DAY_FOLDERS = r"^[A-Za-z0-9=%/_.-]+$"
 _FIELD_PATH = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 _PATTERNS = {
     _LAKE: "empty, or an S3 prefix that ends in a slash, such as s3://analytics-lake/job-runs/",
+    _DAY_FOLDERS: "a folder's name as strftime makes it, such as dt=%Y-%m-%d or %Y/%m/%d",
     _FIELD_PATH: "names with dots between them, such as metrics.rows.loaded",
     _NAME: "a name of lower-case letters, digits and hyphens, at most 31, that begins with a letter",
     _REGION: "an AWS region, such as eu-central-1",
@@ -195,7 +197,7 @@ class EtlJobs(_Settings):
     """
 
     lake: Annotated[str, Field(pattern=_LAKE)] = ""
-    day_folders: str = "dt=%Y-%m-%d"
+    day_folders: Annotated[str, Field(pattern=_DAY_FOLDERS)] = "dt=%Y-%m-%d"
     fields: LakeFields = LakeFields()
     training_window_days: Annotated[int, Field(ge=14, le=730)] = 120
     recent_days: Annotated[int, Field(ge=2, le=31)] = 7

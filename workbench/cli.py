@@ -1,20 +1,28 @@
 """The `overcut` command."""
 
+import signal
+
 import click
 
 from workbench.backtest_commands import backtest
 from workbench.cloud.commands import cloud
 from workbench.demonstration.commands import demo
 from workbench.device import replay
+from workbench.lake_commands import load_lake
 from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
+from workbench.simulate_job_runs import job_runs
+from workbench.tickets_commands import tickets
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="overcut")
 def main() -> None:
     """Anomaly detection that you deploy into your own AWS account, or run whole on this machine."""
+    # told to end, a command clears up as it does after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (demo, simulate, replay, sensors, cloud, backtest):
+for command in (demo, simulate, replay, sensors, tickets, cloud, backtest, load_lake):
     main.add_command(command)
+simulate.add_command(job_runs)

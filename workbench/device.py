@@ -40,6 +40,8 @@ from overcut.sensors.readings import Reading, RefusedReadingError, format_time, 
 from workbench.readings_files import ReadingsFileError, read_readings
 
 LOOPBACK = "127.0.0.1"
+# where config/local.toml looks for it
+PORT = 8808
 # one write holds many events: a write for each would cost more than the events
 EVENTS_A_WRITE = 500
 RETRY_MILLISECONDS = 1000
@@ -327,7 +329,9 @@ class _Handler(BaseHTTPRequestHandler):
 @click.option("--clock", "clock_path", type=click.Path(path_type=Path), default=None, help="Follow this clock file.")
 @click.option("--loop", is_flag=True, help="Begin again after the last reading, moved on in time.")
 @click.option("--measure", "measures", multiple=True, help="A measure to send; all without it.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, takes any that is free.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any that is free."
+)
 @click.option("--host", default=LOOPBACK, show_default=True, help="The address to listen on.")
 @click.option("--heartbeat", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of silence.")
 def replay(
@@ -341,15 +345,18 @@ def replay(
     host: str,
     heartbeat: float,
 ) -> None:
-    """Stream the readings of FILE as the API of a device: server-sent events at /events, counts at /health.
+    """Stream the readings of FILE as a device does.
+
+    Server-sent events are at /events, which goes on after the Last-Event-ID that a client sends; counts are at /health.
 
     A reading is sent when the clock shows its time. The clock starts at the first reading, unless --start names
     another time; what lies before it is sent at once.
     """
     if clock_path is not None and (speed is not None or start_text is not None):
         raise click.ClickException("--clock brings its own time and speed: leave out --speed and --start")
-    if speed is not None and not 0 <= speed <= FASTEST:
-        raise click.ClickException(f"--speed is a number from 0, which stops the clock, to {FASTEST:,.0f}: not {speed}")
+    if speed is not None and not 0 < speed <= FASTEST:
+        raise click.ClickException(f"--speed is a number above 0, at most {FASTEST:,.0f}: not {speed}")
+    click.echo(f"Reading {file}")
     try:
         content = read_readings(file, measures=measures or None)
         start = content.readings[0].measured_at if start_text is None else parse_time(start_text)
@@ -369,7 +376,9 @@ def replay(
             device.start()
         except OSError as error:
             reason = error.strerror or error
-            raise click.ClickException(f"cannot listen on {host}, port {port}: {reason}; choose another") from error
+            raise click.ClickException(
+                f"cannot listen on {host}, port {port}: {reason}; choose another --port, 0 takes any"
+            ) from error
         try:
             for repair in content.repairs:
                 click.echo(f"{file}: {repair}")

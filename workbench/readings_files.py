@@ -8,15 +8,10 @@ A name that ends in `.gz` is compressed.
      └─ ReadingsFileError   a file that cannot be used: which one, where in it, and what to do
 """
 
-import csv
-import gzip
-import io
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from overcut import RefusedError
 from overcut.sensors.readings import (
@@ -28,17 +23,24 @@ from overcut.sensors.readings import (
     make_reading,
     parse_time,
 )
+from workbench.csv_files import CsvForm, counted
 
 READINGS_KEY = ("sensor_id", "measured_at")
 LABELS_HEADER = ("sensor_id", "started_at", "ended_at", "kind")
-_READINGS_FORM = "a readings file begins with the header sensor_id,measured_at and one column a measure"
-_LABELS_FORM = f"a labels file begins with the header {','.join(LABELS_HEADER)}"
 _TIME_FORM = "write times with their zone, such as 2021-06-10T12:02:00Z"
 _A_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class ReadingsFileError(RefusedError):
     """A file of readings or labels that cannot be used; the text is one sentence for the person who named it."""
+
+
+_READINGS = CsvForm(
+    READINGS_KEY,
+    "a readings file begins with the header sensor_id,measured_at and one column a measure",
+    ReadingsFileError,
+)
+_LABELS = CsvForm(LABELS_HEADER, f"a labels file begins with the header {','.join(LABELS_HEADER)}", ReadingsFileError)
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,7 @@ def read_readings(path: Path, *, measures: Sequence[str] | None = None) -> Readi
     Raises:
         ReadingsFileError: for anything that is not such a file.
     """
-    rows = _rows(path, _READINGS_FORM)
-    header = _header(path, rows, READINGS_KEY, _READINGS_FORM)
+    header, rows = _READINGS.read(path)
     names = _measures(path, header, measures)
     sensor_column, time_column = (header.index(name) for name in READINGS_KEY)
     columns = sorted((name, header.index(name)) for name in names)
@@ -92,8 +93,6 @@ def read_readings(path: Path, *, measures: Sequence[str] | None = None) -> Readi
     row_count = duplicates = late = without_value = 0
     for line, cells in rows:
         row_count += 1
-        if len(cells) != len(header):
-            raise ReadingsFileError(_wrong_length(path, line, cells, header))
         sensor_id = sensors.get(cells[sensor_column])
         if sensor_id is None:
             sensor_id = sensors[cells[sensor_column]] = _sensor_id(path, line, cells[sensor_column])
@@ -145,7 +144,7 @@ def write_readings(path: Path, readings: Iterable[Reading], *, measures: Sequenc
             moment = times[reading.measured_at] = format_time(reading.measured_at)
         return [reading.sensor_id, moment, *(reading.values.get(name, "") for name in columns)]
 
-    _write(path, [*READINGS_KEY, *columns], map(cells, ordered))
+    _READINGS.write(path, [*READINGS_KEY, *columns], map(cells, ordered))
 
 
 def read_labels(path: Path) -> list[Label]:
@@ -154,13 +153,10 @@ def read_labels(path: Path) -> list[Label]:
     Raises:
         ReadingsFileError: for anything that is not such a file.
     """
-    rows = _rows(path, _LABELS_FORM)
-    header = _header(path, rows, LABELS_HEADER, _LABELS_FORM)
+    header, rows = _LABELS.read(path)
     sensor_column, start_column, end_column, kind_column = (header.index(name) for name in LABELS_HEADER)
     labels = []
     for line, cells in rows:
-        if len(cells) != len(header):
-            raise ReadingsFileError(_wrong_length(path, line, cells, header))
         label = Label(
             sensor_id=_sensor_id(path, line, cells[sensor_column]),
             started_at=_time(path, line, cells[start_column], "started_at"),
@@ -181,7 +177,7 @@ def write_labels(path: Path, labels: Iterable[Label]) -> None:
     """
     ordered = sorted(labels, key=_label_order)
     rows = ([it.sensor_id, format_time(it.started_at), format_time(it.ended_at), it.kind] for it in ordered)
-    _write(path, LABELS_HEADER, rows)
+    _LABELS.write(path, LABELS_HEADER, rows)
 
 
 def labels_path(readings_path: Path) -> Path:
@@ -197,70 +193,14 @@ def _label_order(label: Label) -> tuple[str, datetime, datetime, str]:
     return label.sensor_id, label.started_at, label.ended_at, label.kind
 
 
-def _rows(path: Path, form: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not blank; whatever is wrong with the file becomes one sentence."""
-    try:
-        with _open(path) as lines:
-            reader = csv.reader(lines, strict=True, skipinitialspace=True)
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
-    except FileNotFoundError:
-        raise ReadingsFileError(f"{path} does not exist; give the path of a CSV file") from None
-    except (gzip.BadGzipFile, zlib.error):
-        raise ReadingsFileError(f"{path} is not a gzip file, or is damaged; compress it again or drop .gz") from None
-    except EOFError:
-        raise ReadingsFileError(f"{path} ends in the middle of its compressed data; copy it again") from None
-    except UnicodeDecodeError:
-        raise ReadingsFileError(
-            f"{path} is not a text in UTF-8 (if it is compressed, end its name in .gz); {form}"
-        ) from None
-    except csv.Error as error:
-        raise ReadingsFileError(f"{path} is not a CSV file ({error}); {form}") from None
-    except OSError as error:
-        raise ReadingsFileError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _open(path: Path) -> TextIO:
-    encoding = "utf-8-sig"  # spreadsheets begin a UTF-8 file with a byte order mark
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, newline="")
-    return path.open(encoding=encoding, newline="")
-
-
-def _header(path: Path, rows: Iterator[tuple[int, list[str]]], needed: Sequence[str], form: str) -> list[str]:
-    _, cells = next(rows, (0, None))
-    if cells is None:
-        raise ReadingsFileError(f"{path} is empty; {form}")
-    header = [cell.strip() for cell in cells]
-    missing = [name for name in needed if name not in header]
-    if missing:
-        columns = "column" if len(missing) == 1 else "columns"
-        has = f"{', '.join(header):.120}"
-        raise ReadingsFileError(f"{path} lacks the {columns} {' and '.join(missing)} (it has {has}); {form}")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise ReadingsFileError(f"{path} has the column {twice[0]!r} more than once; give every column its own name")
-    if "" in header:
-        raise ReadingsFileError(f"{path} has a column without a name; {form}")
-    return header
-
-
 def _measures(path: Path, header: Sequence[str], asked: Sequence[str] | None) -> tuple[str, ...]:
     present = tuple(name for name in header if name not in READINGS_KEY)
     if not present:
-        raise ReadingsFileError(f"{path} has no measure; {_READINGS_FORM}")
+        raise ReadingsFileError(f"{path} has no measure; {_READINGS.form}")
     unknown = [name for name in asked or () if name not in present]
     if unknown:
         raise ReadingsFileError(f"{path} has no measure {unknown[0]!r}; it has {', '.join(present)}")
     return present if asked is None else tuple(dict.fromkeys(asked))
-
-
-def _wrong_length(path: Path, line: int, cells: Sequence[str], header: Sequence[str]) -> str:
-    return (
-        f"{path}, line {line}: {_count(len(cells), 'cell')} where the header has {len(header)}; "
-        "leave a cell empty where there is no value"
-    )
 
 
 def _sensor_id(path: Path, line: int, cell: str) -> str:
@@ -295,29 +235,8 @@ def _number(path: Path, line: int, measure: str, cell: str) -> float:
 
 def _repairs(*, duplicates: int, late: int, without_value: int) -> Iterator[str]:
     if duplicates:
-        yield f"{_count(duplicates, 'duplicate row')}: the last of each was kept"
+        yield f"{counted(duplicates, 'duplicate row')}: the last of each was kept"
     if late:
-        yield f"{_count(late, 'row')} {'was' if late == 1 else 'were'} out of order: sorted"
+        yield f"{counted(late, 'row')} {'was' if late == 1 else 'were'} out of order: sorted"
     if without_value:
-        yield f"{_count(without_value, 'row')} without a value {'was' if without_value == 1 else 'were'} left out"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write the file beside its place and move it there whole: who reads meanwhile sees the old one."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        with beside.open("wb") as target:
-            # without a name and a time in its head, the same rows compress to the same bytes
-            binary = gzip.GzipFile("", "wb", fileobj=target, mtime=0) if path.suffix == ".gz" else target
-            with io.TextIOWrapper(binary, encoding="utf-8", newline="") as text:
-                writer = csv.writer(text, lineterminator="\n")
-                writer.writerow(header)
-                writer.writerows(rows)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ReadingsFileError(f"{path} cannot be written: {error.strerror or error}") from None
+        yield f"{counted(without_value, 'row')} without a value {'was' if without_value == 1 else 'were'} left out"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
 from lambdas.sensors.stores import Sensor
-from overcut import OvercutError, RefusedError
-from stacks.stage import Stage, read_stage
+from overcut import RefusedError
+from stacks.stage import SensorsStage, read_stage
+from workbench.aws_commands import AwsCommands
 from workbench.system import SensorsSystem
 
 COLUMNS = ("sensor_id", "name", "customer", "site", "kind")
@@ -24,32 +24,30 @@ class SensorsFileError(RefusedError):
     """A list of sensors cannot be used; its text says where and why."""
 
 
-class _Group(click.Group):
-    """Turns what goes wrong into one sentence."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except (OvercutError, BotoCoreError, ClientError) as error:
-            raise click.ClickException(str(error)) from error
-
-
-@click.group(cls=_Group)
+@click.group(cls=AwsCommands)
 @click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
 @click.pass_context
 def sensors(context: click.Context, stage: str) -> None:
-    """List sensors, and say what equipment they sit on."""
-    context.obj = read_stage(stage)
+    """List sensors, and name their equipment."""
+    context.obj = read_stage(stage).with_sensors()
 
 
 @sensors.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_sensors(stage: Stage, as_json: bool) -> None:
-    """Show every sensor; those without a site are unassigned and alert the default contact."""
-    found = sorted(SensorsSystem.deployed(stage.name).sensors.all(), key=lambda sensor: sensor.sensor_id)
+def list_sensors(stage: SensorsStage, as_json: bool) -> None:
+    """Show every sensor.
+
+    Those without a site are unassigned and alert the default contact.
+    """
+    found = sorted(SensorsSystem.deployed(stage).sensors.all(), key=lambda sensor: sensor.sensor_id)
     if as_json:
         click.echo(json.dumps([asdict(sensor) for sensor in found], indent=2))
+        return
+    if not found:
+        click.echo(
+            f"Stage {stage.name} has no sensors yet: one registers itself with its first reading, or import them."
+        )
         return
     table = Table("sensor", "name", "customer", "site", "kind", "source", "measures")
     for sensor in found:
@@ -62,13 +60,17 @@ def list_sensors(stage: Stage, as_json: bool) -> None:
 @sensors.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
-def import_sensors(stage: Stage, file: Path) -> None:
-    """Take names, customers, sites and kinds from a CSV with the columns sensor_id,name,customer,site,kind."""
-    system, changes = SensorsSystem.deployed(stage.name), list(_read_changes(file))
+def import_sensors(stage: SensorsStage, file: Path) -> None:
+    """Take what is known of sensors from a CSV.
+
+    Its columns are sensor_id,name,customer,site,kind; only the first is needed.
+    """
+    changes = list(_read_changes(file))
+    system = SensorsSystem.deployed(stage)
     system.sensors.put(
         (_changed(system.sensors.get(change["sensor_id"]), change) for change in changes), stage.sensors.export_buckets
     )
-    click.echo(f"{len(changes)} sensors imported.")
+    click.echo(f"{len(changes)} {'sensor' if len(changes) == 1 else 'sensors'} imported.")
 
 
 @sensors.command("set")
@@ -79,14 +81,14 @@ def import_sensors(stage: Stage, file: Path) -> None:
 @click.option("--kind", help="Sensors of one kind share a forest.")
 @click.pass_obj
 def set_sensor(
-    stage: Stage, sensor_id: str, name: str | None, customer: str | None, site: str | None, kind: str | None
+    stage: SensorsStage, sensor_id: str, name: str | None, customer: str | None, site: str | None, kind: str | None
 ) -> None:
     """Change what is known of one sensor."""
     given = {"name": name, "customer": customer, "site": site, "kind": kind}
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change: --name, --customer, --site or --kind")
-    system = SensorsSystem.deployed(stage.name)
+    system = SensorsSystem.deployed(stage)
     system.sensors.put([_changed(system.sensors.get(sensor_id), changes)], stage.sensors.export_buckets)
     click.echo(f"{sensor_id}: {', '.join(f'{key} is {value}' for key, value in changes.items())}.")
 
@@ -108,5 +110,9 @@ def _read_changes(file: Path) -> Iterator[dict[str, str]]:
                 if not row["sensor_id"] or None in row:
                     raise SensorsFileError(f"{file}, line {number}: no sensor_id, or more cells than columns")
                 yield {key: value for key, value in row.items() if value}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SensorsFileError(f"{file} cannot be read as CSV: {error}") from None
+    except FileNotFoundError:
+        raise SensorsFileError(f"{file} does not exist; give the path of a CSV file") from None
+    except OSError as error:
+        raise SensorsFileError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SensorsFileError(f"{file} is not a CSV file in UTF-8: {error}") from None

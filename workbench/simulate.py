@@ -28,6 +28,7 @@ from workbench.readings_files import Label, ReadingsFileError, labels_path, writ
 FaultKind = Literal["step", "leak", "stuck", "shortcycle", "compoff", "noise"]
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 MEASURE = "temperature"
+FAULT_FREE_DAYS = 5.0
 
 _DAY = 24 * 60
 # how long a fault lasts, in minutes, from and to
@@ -116,7 +117,7 @@ def simulate_fleet(
     seed: int,
     started_at: datetime,
     faults: Faults | None = None,
-    fault_free_days: float = 5.0,
+    fault_free_days: float = FAULT_FREE_DAYS,
 ) -> tuple[list[Reading], list[Label]]:
     """One reading a minute of `sensors` units at one site, and where their faults are.
 
@@ -278,8 +279,9 @@ def _place_faults(faults: Faults, room: range, rng: np.random.Generator) -> list
     if slot < _SHORTEST_SLOT or not faults.kinds:
         needed = faults.per_sensor * _SHORTEST_SLOT
         raise SimulationError(
-            f"there is no room for {faults.per_sensor} faults a sensor: they need a kind and {needed} minutes "
-            f"after the days without faults, which leave {len(room)}; raise --days or ask for fewer"
+            f"there is no room for {faults.per_sensor} faults a sensor: they need a kind and {needed} minutes, "
+            f"and the days without faults leave {len(room)}; raise --days, or lower --faults-per-sensor "
+            "or --fault-free-days"
         )
     kinds: list[FaultKind] = []
     while len(kinds) < faults.per_sensor:
@@ -430,7 +432,10 @@ def _kinds(_: click.Context, __: click.Parameter, text: str) -> tuple[FaultKind,
 
 @click.group(cls=_DefaultCommandGroup)
 def simulate() -> None:
-    """Write simulated data: `simulate FLEET.csv.gz` is short for `simulate readings FLEET.csv.gz`."""
+    """Write simulated data.
+
+    `simulate FLEET.csv.gz` is short for `simulate readings FLEET.csv.gz`.
+    """
 
 
 @simulate.command("readings")
@@ -449,8 +454,7 @@ def simulate() -> None:
 @click.option(
     "--fault-free-days",
     type=click.FloatRange(0),
-    default=5.0,
-    show_default=True,
+    show_default=f"{FAULT_FREE_DAYS:g}, or half of --days",
     help="First days without faults, to train on.",
 )
 @click.option("--faults-per-sensor", type=click.IntRange(0), default=6, show_default=True)
@@ -464,15 +468,20 @@ def _readings(
     days: float,
     seed: int,
     start: datetime,
-    fault_free_days: float,
+    fault_free_days: float | None,
     faults_per_sensor: int,
     fault_kinds: tuple[FaultKind, ...],
     strength: float,
 ) -> None:
-    """Write a simulated fleet to READINGS (.csv or .csv.gz), and its faults to the labels file beside it."""
+    """Write readings of a simulated fleet.
+
+    They go to READINGS (.csv or .csv.gz), and the fleet's faults to the labels file beside it.
+    """
     if not target.name.endswith((".csv", ".csv.gz")):
         raise click.ClickException(f"{target} would be no CSV file by its name: end it in .csv or .csv.gz")
     faults = Faults(per_sensor=faults_per_sensor, kinds=fault_kinds, strength=strength)
+    if fault_free_days is None:
+        fault_free_days = min(FAULT_FREE_DAYS, days / 2)
     try:
         readings, labels = simulate_fleet(
             sensors=sensors, days=days, seed=seed, started_at=start, faults=faults, fault_free_days=fault_free_days

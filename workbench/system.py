@@ -1,7 +1,6 @@
 """A deployed sensors pipeline, seen through the AWS API: what the command line and the demonstration ask it."""
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,10 +22,12 @@ from lambdas.sensors.stores import (
 )
 from overcut import OvercutError
 from overcut.sensors.incidents import Incident
+from stacks.stage import Stage
+from workbench.workflows import run_workflow
 
 
 class NotDeployedError(OvercutError):
-    """There is no such stage in this account and region."""
+    """There is no such stage in the account, in the stage's region."""
 
 
 def sensors_stack(stage: str) -> str:
@@ -36,12 +37,34 @@ def sensors_stack(stage: str) -> str:
 
 @dataclass(frozen=True)
 class Training:
-    """How a run of the training workflow went."""
+    """How a run of the training workflow went.
+
+    Attributes:
+        cause: why it failed, in the words of what failed; empty when it succeeded.
+    """
 
     status: str
     job_name: str
     seconds: float
     cause: str
+
+
+def outputs_of(session: boto3.Session, stack: str) -> dict[str, str]:
+    """The outputs of a stack in the session's account and region.
+
+    Raises:
+        NotDeployedError: it is not there.
+    """
+    # the first call of every command: where nothing answers, it says so soon
+    config = Config(connect_timeout=5, retries={"total_max_attempts": 2})
+    try:
+        found = session.client("cloudformation", config=config).describe_stacks(StackName=stack)["Stacks"][0]
+    except ClientError as error:
+        raise NotDeployedError(
+            f"stack {stack} is not in {session.region_name} in this account"
+            f" ({error.response['Error']['Message']}); deploy it, or name another --stage"
+        ) from error
+    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
 
 class SensorsSystem:
@@ -58,21 +81,14 @@ class SensorsSystem:
         self._endpoint_url = endpoint_url
 
     @classmethod
-    def deployed(cls, stage: str) -> "SensorsSystem":
-        """The stage's pipeline in the account and region that the environment names.
+    def deployed(cls, stage: Stage) -> "SensorsSystem":
+        """The stage's pipeline in its region, in the account whose credentials the environment holds.
 
         Raises:
             NotDeployedError: it is not there.
         """
-        session = boto3.Session()
-        try:
-            found = session.client("cloudformation").describe_stacks(StackName=sensors_stack(stage))["Stacks"][0]
-        except ClientError as error:
-            raise NotDeployedError(
-                f"stack {sensors_stack(stage)} is not in this account and region"
-                f" ({error.response['Error']['Message']}); deploy it, or name another --stage"
-            ) from error
-        return cls({o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])}, session)
+        session = boto3.Session(region_name=stage.region)
+        return cls(outputs_of(session, sensors_stack(stage.name)), session)
 
     def _client(self, service: str) -> Any:
         make: Callable[..., Any] = self._session.client
@@ -147,18 +163,10 @@ class SensorsSystem:
         Args:
             while_waiting: told the state that the workflow is in, several times a second.
         """
-        workflows, began = self._client("stepfunctions"), time.monotonic()
-        execution = workflows.start_execution(stateMachineArn=self._outputs["TrainingWorkflow"], name=name)
-        arn = execution["executionArn"]
-        while (state := workflows.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            history = workflows.get_execution_history(executionArn=arn, reverseOrder=True, maxResults=20)["events"]
-            entered = (event.get("stateEnteredEventDetails") for event in history)
-            while_waiting(next((details["name"] for details in entered if details), "starting"))
-            time.sleep(0.25)
-        job = json.loads(state.get("output") or "{}")
-        job = job.get("training_job", {}) if isinstance(job, dict) else {}
-        cause = str(state.get("cause", ""))
-        return Training(state["status"], job.get("TrainingJobName", ""), time.monotonic() - began, cause)
+        arn = self._outputs["TrainingWorkflow"]
+        execution = run_workflow(self._client("stepfunctions"), arn, name, {}, while_waiting)
+        job = execution.output.get("training_job", {})
+        return Training(execution.status, job.get("TrainingJobName", ""), execution.seconds, execution.cause)
 
     def judged_readings(self) -> int:
         """How many readings detect_anomalies was handed, by the metrics in its log; repeats count again."""

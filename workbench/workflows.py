@@ -15,7 +15,7 @@ class Execution:
 
     Attributes:
         output: what its last state gave; empty unless it succeeded.
-        cause: why it did not succeed, in the service's words.
+        cause: why it did not succeed, in words for people.
     """
 
     status: str
@@ -50,5 +50,15 @@ def run_workflow(
         state["status"],
         output if isinstance(output, dict) else {},
         time.monotonic() - began,
-        str(state.get("cause", "")),
+        failure_reason(str(state.get("cause", ""))),
     )
+
+
+def failure_reason(cause: str) -> str:
+    """What went wrong, out of the cause that Step Functions gives: often JSON, the whole of what failed."""
+    try:
+        told = json.loads(cause)
+    except ValueError:
+        return cause
+    found = (told.get(key) for key in ("FailureReason", "errorMessage", "Cause")) if isinstance(told, dict) else ()
+    return next((str(reason) for reason in found if reason), cause)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from overcut.etl_jobs.features import DRIFT_RUNS, MIN_RUNS, Floats, by_job
-from overcut.etl_jobs.isolation import TooLittleHistoryError, predict, train
+from overcut.etl_jobs.features import Floats, by_job
 from overcut.etl_jobs.job_runs import JobRun
+from overcut.etl_jobs.predictions import predict
+from overcut.etl_jobs.training import TooLittleHistoryError, train
 
 NEVER_SCORED = timedelta(days=90)
 RETRAIN_EVERY = timedelta(days=7)
@@ -81,11 +82,11 @@ def _judged(
             now += RETRAIN_EVERY
             continue
         for own in jobs.values():
-            before = [run for run in own if run.started_at < now]
+            # the runs before the week are the model's own tail, as they are for whoever has the last days only
             week = [run for run in own if now <= run.started_at < now + RETRAIN_EVERY]
-            for prediction in predict(model, before[-max(DRIFT_RUNS - 1, MIN_RUNS) :], week):
+            for prediction in predict(model, [], week):
                 key = (prediction.job_name, prediction.run_id)
-                judged[key] = (prediction.anomaly_score, prediction.is_anomalous)
+                judged[key] = (prediction.anomaly_score or 0.0, prediction.is_anomalous)
         now += RETRAIN_EVERY
     return judged
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from overcut.etl_jobs.job_runs import JobRun, Status
+from overcut.etl_jobs.job_runs import JobRun, Status, zone_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -52,8 +52,8 @@ class Baseline:
 
     Attributes:
         run_count: succeeded runs it was learned from; 0 for a job without any.
-        season: additions to log records by weekday (7, NaN: not seen twice), hour in UTC (24) and edge of the month
-            (3: none, last day, first day).
+        season: additions to log records by weekday (7, NaN: not seen twice), hour (24) and edge of the month (3: none,
+            last day, first day), all in the job's own zone.
         growth: of log records, per day.
         levels: shape (knots, 3): from when on (days since 1970, ascending), log records, log run time.
         records_scale, time_scale, drift_scale: a standard deviation's worth of each feature; never 0.
@@ -250,7 +250,7 @@ def _columns(runs: Sequence[JobRun]) -> _Columns:
     return _Columns(
         day=np.array([(run.started_at - _EPOCH) / timedelta(days=1) for run in runs]),
         weekday=np.array([run.day_of_week for run in runs], dtype=np.int64),
-        hour=np.array([run.started_at.hour for run in runs], dtype=np.int64),
+        hour=np.array([run.started_at.astimezone(zone_of(run.time_zone)).hour for run in runs], dtype=np.int64),
         edge=np.array(edges, dtype=np.int64),
         records=np.array([float(run.records_processed) for run in runs]),
         log_seconds=np.log1p(np.array([run.run_time_seconds for run in runs])),

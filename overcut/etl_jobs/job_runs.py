@@ -7,8 +7,10 @@ RefusedError
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from overcut import RefusedError
 
@@ -22,21 +24,24 @@ class JobRunRefusedError(RefusedError):
 
 
 class Status(StrEnum):
-    """How a run ended."""
+    """How a run ended, or that it has not: `RUNNING` has started, and its figures are 0."""
 
+    RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
 
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """One finished execution of a job; any that exists is valid.
+    """One execution of a job; any that exists is valid.
 
     Attributes:
         started_at: UTC.
         run_time_seconds: at least 0, at most a year.
         records_processed: rows loaded, at least 0.
         day_of_week: of the start in the job's own zone, 0 is Monday; at most a day from UTC's.
+        time_zone, schedule: the job's own, as its orchestrator gives them; the schedule may be empty. Neither is
+            checked: see `overcut.etl_jobs.schedules`.
 
     Raises:
         JobRunRefusedError: a field is missing, of the wrong type or impossible.
@@ -49,6 +54,8 @@ class JobRun:
     records_processed: int
     status: Status
     day_of_week: int
+    time_zone: str = "UTC"
+    schedule: str = ""
 
     def __post_init__(self) -> None:
         for field in ("job_name", "run_id"):
@@ -77,7 +84,8 @@ class JobRun:
 def parse_job_run(fields: Mapping[str, object]) -> JobRun:
     """The run in `fields`: texts as a CSV has them, or values as JSON and Parquet do.
 
-    `day_of_week` may be missing (then it is UTC's), and the figures of a FAILED run too (then they are 0).
+    `day_of_week` may be missing (then it is that of the start in `time_zone`), and the figures of a FAILED run too (then
+    they are 0). Those of a RUNNING one are not looked at.
 
     Raises:
         JobRunRefusedError: see `JobRun`.
@@ -85,12 +93,15 @@ def parse_job_run(fields: Mapping[str, object]) -> JobRun:
     status = str(fields.get("status", ""))
     if status not in set(Status):
         raise JobRunRefusedError(f"status {status!r} is none of {', '.join(Status)}")
+    if status == Status.RUNNING:
+        fields = {**fields, "run_time_seconds": 0, "records_processed": 0}
     default = 0.0 if status == Status.FAILED else None
     started_at = _time(fields.get("started_at"))
     records = _number(fields, "records_processed", default)
     if not records.is_integer():
         raise JobRunRefusedError("records_processed must be a whole number")
-    day_of_week = _number(fields, "day_of_week", float(started_at.weekday()))
+    time_zone = str(fields.get("time_zone") or "UTC")
+    day_of_week = _number(fields, "day_of_week", float(started_at.astimezone(zone_of(time_zone)).weekday()))
     if not day_of_week.is_integer():
         raise JobRunRefusedError("day_of_week must be a whole number")
     return JobRun(
@@ -101,7 +112,18 @@ def parse_job_run(fields: Mapping[str, object]) -> JobRun:
         records_processed=int(records),
         status=Status(status),
         day_of_week=int(day_of_week),
+        time_zone=time_zone,
+        schedule=str(fields.get("schedule") or ""),
     )
+
+
+@cache
+def zone_of(time_zone: str) -> tzinfo:
+    """The zone of that name; UTC for one that is not known here."""
+    try:
+        return ZoneInfo(time_zone)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return UTC
 
 
 def _within(value: object, most: float) -> bool:

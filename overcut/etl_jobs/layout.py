@@ -1,11 +1,11 @@
 """Where the ETL pipeline's objects lie in its data bucket; each key is a function of what it holds.
 
-    lake/dt=2026-03-02/…                       what orchestrators wrote, by the day they wrote it (unless the lake is elsewhere)
-    historical/dt=2026-03-02/…                 finished runs by the UTC day they started, Parquet
-    recent/bucket=7/…                          every run of the last days, by bucket of jobs, Parquet
-    rejected/historical/…, rejected/recent/…   lines of the lake that are no record, with the reason
-    models/etl_jobs/promoted/…                 models by when each comes into force
-    predictions/dt=…/model_version=…/          verdicts by the UTC day on which the run's last state was recorded
+lake/dt=2026-03-02/…                       what orchestrators wrote, by the day they wrote it
+historical/dt=2026-03-02/…                 finished runs by the UTC day they started, Parquet
+recent/bucket=7/…                          every run of the last days, by bucket of jobs, Parquet
+rejected/historical/…, rejected/recent/…   lines of the lake that are no record, with the reason
+models/etl_jobs/promoted/…                 models by when each comes into force
+predictions/dt=…/model_version=…/          verdicts by the UTC day on which the run's last state was recorded
 """
 
 import zlib

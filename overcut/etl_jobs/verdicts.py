@@ -42,6 +42,7 @@ class Verdict:
         run_id: for a run that never came, made from the time at which it was expected.
         started_at: or expected, UTC.
         recorded_at: when the run's last state was recorded, UTC; of a run that never came, when that was clear.
+        is_learning: the job's history is short: it was judged by a rough guess, also where it is anomalous.
         anomaly_score, score_cutoff: higher is more anomalous; anomalous above the cutoff.
         feature: the one of `overcut.etl_jobs.features.FEATURES` that is farthest off; empty where none was computed.
         deviations: how far it is off, in the job's own standard deviations, with its sign.
@@ -55,6 +56,7 @@ class Verdict:
     started_at: datetime
     recorded_at: datetime
     model_version: str
+    is_learning: bool = False
     records_processed: int | None = None
     usual_records: float | None = None
     run_time_seconds: float | None = None

@@ -1,7 +1,5 @@
 """Extraction: `extract_features.py` on EMR Serverless, which starts from nothing and stops when it is idle."""
 
-import json
-
 from aws_cdk import Duration
 from aws_cdk import aws_emrserverless as emr
 from aws_cdk import aws_iam as iam
@@ -80,8 +78,9 @@ class Extraction(Construct):
             "day-folders": rules.day_folders,
         }
         if rules.fields != LakeFields():
-            arguments["fields"] = json.dumps(rules.fields.model_dump())
-        literals = [_literal(part) for name, value in arguments.items() for part in (f"--{name}", value)]
+            arguments["fields"] = ",".join(f"{name}={path}" for name, path in rules.fields.model_dump().items())
+        # the stage lets none of them hold a character that an intrinsic function reserves
+        literals = [f"'{part}'" for name, value in arguments.items() for part in (f"--{name}", value)]
         return sfn.CustomState(
             self,
             construct_id,
@@ -119,10 +118,3 @@ class Extraction(Construct):
         allow(workflow, f"{application}/jobruns/*", "emr-serverless:GetJobRun", "emr-serverless:CancelJobRun")
         allow_waiting(workflow, "StepFunctionsGetEventsForEMRServerlessJobRule")
         allow_passing(workflow, self.role, "emr-serverless.amazonaws.com")
-
-
-def _literal(text: str) -> str:
-    """A text inside one of Step Functions' intrinsic functions."""
-    for reserved in ("\\", "'", "{", "}"):
-        text = text.replace(reserved, f"\\{reserved}")
-    return f"'{text}'"

@@ -3,6 +3,7 @@
 import json
 
 from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_stepfunctions as sfn
@@ -56,6 +57,18 @@ class Prediction(Construct):
             failure="Judging the recent runs of ETL jobs, or telling about them, failed",
         )
         extraction_.allow_running(self.predict)
+        operations.alarm(
+            "TicketsParked",
+            cloudwatch.Metric(
+                namespace="Overcut",
+                metric_name="TicketsParked",
+                dimensions_map={"service": "open_tickets"},
+                statistic="Sum",
+                period=Duration.minutes(5),
+            ),
+            above=0,
+            description="A ticket could not be opened, commented or closed: see `overcut tickets list`",
+        )
         schedule = events.Schedule.expression(rules.prediction_schedule)
         events.Rule(self, "Scheduled", schedule=schedule, targets=[targets.SfnStateMachine(self.predict)])
 
@@ -99,10 +112,12 @@ class Prediction(Construct):
                 "TICKETED_KINDS": json.dumps(tickets.kinds),
                 "SINK": json.dumps(webhook if tickets.sink == "webhook" else ops_center),
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
-                "REGION": stage.region,
             },
         )
-        storage.tickets.grant(function, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query")
+        storage.tickets.grant(
+            function,
+            *(f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")),
+        )
         allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
         allow(function, storage.bucket.arn_for_objects(f"{PREDICTIONS_PREFIX}*"), "s3:GetObject")
         self._allow_sink(function, stage)

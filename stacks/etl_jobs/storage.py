@@ -3,9 +3,12 @@
 from aws_cdk import ArnFormat, Stack
 from constructs import Construct
 
-from overcut.etl_jobs.layout import LAKE_PREFIX
+from overcut.etl_jobs.layout import LAKE_PREFIX, MODELS_PREFIX
 from stacks.constructs.storage import STRING, DataTable, PipelineBucket
 from stacks.stage import EtlJobsStage
+
+# a promoted model stays: one may be in force for long while the newer ones are held
+_EXPIRING = ("training-jobs/", f"{MODELS_PREFIX}trained/", f"{MODELS_PREFIX}decisions/")
 
 
 class Storage(Construct):
@@ -17,7 +20,7 @@ class Storage(Construct):
             self, "Tickets", stage=stage, partition_key=("deduplication_key", STRING), sort_key=("entry", STRING)
         )
         self.tickets.add_keys_index("attention", ("attention", STRING), ("deduplication_key", STRING))
-        self.bucket = PipelineBucket(self, "Data", stage=stage, expiring=["training-jobs/", "models/etl_jobs/"])
+        self.bucket = PipelineBucket(self, "Data", stage=stage, expiring=_EXPIRING)
         self._lake = stage.etl_jobs.lake
 
     @property

@@ -74,7 +74,7 @@ class Training(Construct):
                 "num_trees": rules.num_trees,
                 "num_samples_per_tree": rules.num_samples_per_tree,
             },
-            from_input={"until": "$.until"},
+            from_input={"until": "$.until", "workflow_started_at": "$$.Execution.StartTime"},
             environment={"DATA_BUCKET": storage.bucket.bucket_name},
         )
 

@@ -115,7 +115,9 @@ def test_the_recorded_fault_is_found_to_the_minute(recorded: tuple[Demo, Demo], 
     assert summary["readings"] == {"streamed": 770, "stored": 770, "quarantined": 0}
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "crash"])
+@pytest.mark.parametrize(
+    "with_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "told to end", "crash"]
+)
 def test_nothing_stays_behind(tmp_path: Path, with_signal: signal.Signals) -> None:
     demo = Demo(tmp_path / "state")
     cloud = EmbeddedCloud(demo.state / "cloud")
@@ -132,6 +134,29 @@ def test_nothing_stays_behind(tmp_path: Path, with_signal: signal.Signals) -> No
     assert demo.process.wait(30) != 0
     _until(lambda: cloud.status() is None)
     _until(lambda: not _group_lives(running.pid))
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "told to end"])
+def test_who_ends_it_ends_the_synthesis_too(tmp_path: Path, with_signal: signal.Signals) -> None:
+    demo = Demo(tmp_path / "state", "sensors")
+    cloud = EmbeddedCloud(demo.state / "cloud")
+    _until(lambda: (cloud.state / "cdk-synth.log").exists(), 60)
+    running = cloud.status()
+    assert running is not None
+    _until(lambda: _children(demo.process.pid) - {running.pid})
+    (synthesis,) = _children(demo.process.pid) - {running.pid}
+    # the command line of CDK has started the app
+    _until(lambda: _children(synthesis))
+    demo.process.send_signal(with_signal)
+    assert demo.process.wait(30) == 1
+    _until(lambda: not _group_lives(synthesis), 5)
+    assert cloud.status() is None
+    assert not (cloud.state / "cdk.out" / "made-from").exists()
+
+
+def _children(process: int) -> set[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return {int(child) for child, parent in (line.split() for line in listed.splitlines()) if int(parent) == process}
 
 
 def _group_lives(group: int) -> bool:

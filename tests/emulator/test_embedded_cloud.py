@@ -53,6 +53,9 @@ def test_the_commands_start_find_and_end_a_cloud(tmp_path: Path) -> None:
     assert code == 0
     running = json.loads(run("status", "--json")[1])["running"]
     assert f"export AWS_ENDPOINT_URL={running['url']}\n" in said
+    # the one that boto3 goes by, and the one that the other SDKs do
+    assert "export AWS_DEFAULT_REGION=us-east-1\n" in said
+    assert "export AWS_REGION=us-east-1\n" in said
     assert run("status")[0] == 0
 
     code, said = run("up")

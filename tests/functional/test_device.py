@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 
 from lambdas.runtime.clock import ClockFace, FileClock
 from overcut.sensors.readings import Reading
+from stacks.stage import read_stage
 from workbench.device import Device, Tape, replay
 from workbench.readings_files import write_readings
 
@@ -280,10 +282,11 @@ def test_replay_streams_a_file_from_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "fleet.csv.gz"
     write_readings(path, readings(30))
     command = [sys.executable, "-c", "from workbench.device import replay; replay()", str(path)]
-    command += ["--speed", "0", "--start", "2021-06-10T12:04:30Z"]
+    command += ["--speed", "0.001", "--start", "2021-06-10T12:04:30Z", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         try:
             assert process.stdout is not None
+            assert process.stdout.readline() == f"Reading {path}\n"
             assert process.stdout.readline() == "60 readings of 2 sensors\n"
             address = urlsplit(process.stdout.readline().strip())
             connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)
@@ -297,12 +300,34 @@ def test_replay_streams_a_file_from_the_command_line(tmp_path: Path) -> None:
     assert (health["released"], health["total"]) == (10, 60)
 
 
+def test_replay_serves_where_the_local_stage_looks_for_it() -> None:
+    (port,) = (option for option in replay.params if option.name == "port")
+    source = read_stage("local").with_sensors().sensors.sources["device"]
+    assert source.url == f"http://127.0.0.1:{port.default}/events"
+
+
+def test_replay_leaves_nothing_behind_when_it_is_told_to_end(tmp_path: Path) -> None:
+    path, temporary = tmp_path / "fleet.csv", tmp_path / "temporary"
+    temporary.mkdir()
+    write_readings(path, readings(2))
+    overcut = Path(sys.executable).with_name("overcut")
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen([overcut, "replay", path, "--port", "0"], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith(b"http"):
+            pass
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["none.csv"], "none.csv does not exist"),
         (["fleet.csv", "--measure", "humidity"], "has no measure 'humidity'; it has temperature"),
-        (["fleet.csv", "--speed", "nan"], "--speed is a number from 0"),
+        (["fleet.csv", "--speed", "nan"], "--speed is a number above 0"),
+        (["fleet.csv", "--speed", "0"], "--speed is a number above 0"),
         (["fleet.csv", "--start", "noon"], "--start is no time with a zone"),
         (["fleet.csv", "--speed", "2", "--clock", "clock.json"], "leave out --speed and --start"),
         (["fleet.csv", "--port", "{taken}"], "cannot listen on 127.0.0.1, port"),
@@ -317,6 +342,6 @@ def test_replay_refuses_in_one_sentence(
         port = str(taken.getsockname()[1])
         ran = CliRunner().invoke(replay, [argument.format(taken=port) for argument in arguments])
     assert ran.exit_code == 1
-    assert ran.output.startswith("Error: ")
-    assert says in ran.output
-    assert ran.output.count("\n") == 1
+    assert ran.stderr.startswith("Error: ")
+    assert says in ran.stderr
+    assert ran.stderr.count("\n") == 1

@@ -13,7 +13,8 @@ from tests.conftest import ROOT, resources_of, synthesized
 from tests.infrastructure.templates import functions_of, permissions
 from workbench.cloud.environment import without_aws
 
-STACK = "Overcut-prod-sensors"
+STACKS = {"sensors": "Overcut-prod-sensors", "etl_jobs": "Overcut-prod-etl-jobs"}
+EVERY_PIPELINE = pytest.mark.parametrize("pipeline", list(STACKS))
 
 
 def start(stage: str, output: Path, **environment: str) -> subprocess.Popen[str]:
@@ -52,16 +53,18 @@ def assemblies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return outputs
 
 
-def template_of(assembly: Path) -> dict[str, Any]:
-    template: dict[str, Any] = json.loads((assembly / f"{STACK}.template.json").read_text())
+def template_of(assembly: Path, pipeline: str) -> dict[str, Any]:
+    template: dict[str, Any] = json.loads((assembly / f"{STACKS[pipeline]}.template.json").read_text())
     return template
 
 
 def test_synthesizing_twice_gives_the_same_assets_and_templates(assemblies: list[Path]) -> None:
     first, second = ({file.name for file in assembly.iterdir()} for assembly in assemblies)
-    assert len([name for name in first if name.startswith("asset.")]) == 5, "four functions and the training source"
+    shipped = [name for name in first if name.startswith("asset.")]
+    assert len(shipped) == 9, "six functions, two training sources and the extraction"
     assert first == second
-    for name in (f"{STACK}.template.json", f"{STACK}.assets.json", "manifest.json"):
+    of_stacks = [f"{stack}.{kind}.json" for stack in STACKS.values() for kind in ("template", "assets")]
+    for name in (*of_stacks, "manifest.json"):
         one, other = ((assembly / name).read_bytes() for assembly in assemblies)
         assert one == other, name
 
@@ -75,15 +78,17 @@ def test_two_syntheses_ship_the_same_files(assemblies: list[Path]) -> None:
     assert first == second
 
 
-def test_every_handler_is_in_its_asset(assemblies: list[Path]) -> None:
-    for name, function in functions_of(template_of(assemblies[0])).items():
+@EVERY_PIPELINE
+def test_every_handler_is_in_its_asset(assemblies: list[Path], pipeline: str) -> None:
+    for name, function in functions_of(template_of(assemblies[0], pipeline)).items():
         asset = assemblies[0] / f"asset.{function['Code']['S3Key'].removesuffix('.zip')}"
         module, _, _ = function["Handler"].rpartition(".")
         assert (asset / module.replace(".", "/")).with_suffix(".py").is_file(), name
 
 
-def test_nothing_of_another_function_or_of_this_machine_is_shipped(assemblies: list[Path]) -> None:
-    for name, function in functions_of(template_of(assemblies[0])).items():
+@EVERY_PIPELINE
+def test_nothing_of_another_function_or_of_this_machine_is_shipped(assemblies: list[Path], pipeline: str) -> None:
+    for name, function in functions_of(template_of(assemblies[0], pipeline)).items():
         asset = assemblies[0] / f"asset.{function['Code']['S3Key'].removesuffix('.zip')}"
         handlers = [str(path.relative_to(asset)) for path in asset.glob("lambdas/**/handler.py")]
         assert handlers == [f"lambdas/{name.replace('.', '/')}/handler.py"]
@@ -92,8 +97,9 @@ def test_nothing_of_another_function_or_of_this_machine_is_shipped(assemblies: l
             assert not list(asset.rglob(kind)), f"{name} ships {kind}"
 
 
-def test_the_other_tests_look_at_what_is_deployed(assemblies: list[Path]) -> None:
-    deployed, looked_at = template_of(assemblies[0]), synthesized("prod")
+@EVERY_PIPELINE
+def test_the_other_tests_look_at_what_is_deployed(assemblies: list[Path], pipeline: str) -> None:
+    deployed, looked_at = template_of(assemblies[0], pipeline), synthesized("prod", pipeline)
     assert deployed["Resources"].keys() == looked_at["Resources"].keys()
     assert permissions(deployed) == permissions(looked_at)
     for name, resource in looked_at["Resources"].items():
@@ -102,8 +108,9 @@ def test_the_other_tests_look_at_what_is_deployed(assemblies: list[Path]) -> Non
             assert properties == resource.get("Properties", {}), name
 
 
-def test_everything_that_costs_money_is_tagged_with_its_stage(assemblies: list[Path]) -> None:
-    template = template_of(assemblies[0])
+@EVERY_PIPELINE
+def test_everything_that_costs_money_is_tagged_with_its_stage(assemblies: list[Path], pipeline: str) -> None:
+    template = template_of(assemblies[0], pipeline)
     for kind in ("DynamoDB::Table", "Lambda::Function", "S3::Bucket", "SNS::Topic", "StepFunctions::StateMachine"):
         for name, properties in resources_of(template, f"AWS::{kind}").items():
             tags = {tag["Key"]: tag["Value"] for tag in properties["Tags"]}
@@ -115,7 +122,7 @@ def test_everything_that_costs_money_is_tagged_with_its_stage(assemblies: list[P
     [
         ('region = "eu-central-1"\nkeepdata = true\n', "keepdata: unknown key; allowed are "),
         ("region = eu-central-1\n", "cannot be read as TOML: "),
-        ('region = "eu-central-1"\n', "sensors: this key is missing"),
+        ('region = "eu-central-1"\n', "a stage needs a pipeline: [sensors], [etl_jobs] or both"),
     ],
 )
 def test_a_wrong_stage_file_ends_in_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -143,6 +143,7 @@ def test_training_learns_from_what_was_extracted_until_the_same_moment(stage: st
         "num_trees": "100",
         "num_samples_per_tree": "256",
         "until.$": "$.until",
+        "workflow_started_at.$": "$$.Execution.StartTime",
     }
     assert request["HyperParameters"]["sagemaker_program"] == '"train_etl_jobs.py"'
     assert request["Environment"]["DATA_BUCKET"] == "StorageData"
@@ -208,7 +209,7 @@ def test_workflows_run_on_schedule_and_their_failures_are_told(stage: str) -> No
         "OperationsTrainTimedOut": ("ExecutionsTimedOut", "TrainingTrain", 0),
         "OperationsPredictFailed": ("ExecutionsFailed", "PredictionPredict", 0),
         "OperationsPredictTimedOut": ("ExecutionsTimedOut", "PredictionPredict", 0),
-        "OperationsTicketsParked": ("EntriesParked", "open_tickets", 0),
+        "OperationsTicketsParked": ("TicketsParked", "open_tickets", 0),
     }
 
 

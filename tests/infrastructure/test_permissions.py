@@ -1,11 +1,18 @@
 """Who may do what: every action of every role, named, and why some of them cannot name a resource."""
 
-from typing import Any
+import re
 
 import pytest
 
 from tests.conftest import resources_of, synthesized
-from tests.infrastructure.templates import as_list, identity_statements, permissions, resource_statements, text
+from tests.infrastructure.templates import (
+    Permissions,
+    as_list,
+    identity_statements,
+    permissions,
+    resource_statements,
+    text,
+)
 
 STAGES = ["prod", "dev", "local"]
 EVERY_TEMPLATE = pytest.mark.parametrize(
@@ -36,7 +43,7 @@ WITHOUT_A_RESOURCE = {
 
 WRITE_LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
 FOR_LOGS_AND_TRACES = {action for action in WITHOUT_A_RESOURCE if action.startswith(("logs:", "xray:"))}
-IN_PROD = {
+IN_PROD: dict[str, Permissions] = {
     "IngestionPollReadingsRole": {
         "IngestionPollReadingsLogs": WRITE_LOG,
         "StorageReadings": {"dynamodb:BatchWriteItem"},
@@ -116,7 +123,7 @@ IN_PROD = {
         "StorageData/readings/*": {"s3:GetObject"},
         "StorageData/models/sensors/*": {"s3:PutObject"},
         "StorageData/training-jobs/sensors/*": {"s3:PutObject"},
-        "arn:aws:s3:::cdk-hnb659fds-assets-123456789012-eu-central-1/SOURCE": {"s3:GetObject"},
+        "arn:aws:s3:::cdk-hnb659fds-assets-123456789012-eu-central-1/SOURCE.gz": {"s3:GetObject"},
         "arn:aws:ecr:eu-central-1:492215442770:repository/sagemaker-scikit-learn": {
             "ecr:BatchCheckLayerAvailability",
             "ecr:BatchGetImage",
@@ -135,25 +142,91 @@ IN_PROD = {
 }
 
 
-def test_each_role_has_these_permissions_and_no_others() -> None:
-    template = synthesized("prod")
-    source = text(_hyperparameter_of_source(template)).rpartition("/")[2].rstrip('\\"')
+_ASSETS = "arn:aws:s3:::cdk-hnb659fds-assets-123456789012-eu-central-1"
+_TABLE_OF_TICKETS = {f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")}
+_OBJECTS = {"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"}
+_WAIT = {"events:DescribeRule", "events:PutRule", "events:PutTargets"}
+_RULES = "arn:aws:events:eu-central-1:123456789012:rule"
+_RUN_SPARK = {
+    "ExtractionApplication": {"emr-serverless:StartJobRun"},
+    "ExtractionApplication/jobruns/*": {"emr-serverless:CancelJobRun", "emr-serverless:GetJobRun"},
+    f"{_RULES}/StepFunctionsGetEventsForEMRServerlessJobRule": _WAIT,
+    "arn:aws:iam::123456789012:role/ExtractionRole": {"iam:PassRole"},
+}
+ETL_JOBS_IN_PROD: dict[str, Permissions] = {
+    "ExtractionRole": {
+        f"{_ASSETS}/SOURCE.py": {"s3:GetObject"},
+        "arn:aws:s3:::example-data-lake": {"s3:ListBucket"},
+        "arn:aws:s3:::example-data-lake/job-runs/*": {"s3:GetObject"},
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/historical*": _OBJECTS,
+        "StorageData/recent*": _OBJECTS,
+        "StorageData/rejected*": _OBJECTS,
+        "StorageData/extractions*": _OBJECTS,
+    },
+    "TrainingJobRole": {
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/historical/*": {"s3:GetObject"},
+        "StorageData/models/etl_jobs/*": {"s3:GetObject", "s3:PutObject"},
+        "StorageData/training-jobs/etl_jobs/*": {"s3:PutObject"},
+        **{
+            resource: actions
+            for resource, actions in IN_PROD["TrainingJobRole"].items()
+            if resource == "*" or ":ecr:" in resource or ":logs:" in resource
+        },
+        f"{_ASSETS}/SOURCE.gz": {"s3:GetObject"},
+    },
+    "TrainingTrainRole": {
+        **_RUN_SPARK,
+        "arn:aws:sagemaker:eu-central-1:123456789012:training-job/etl-jobs-*": {
+            "sagemaker:AddTags",
+            "sagemaker:CreateTrainingJob",
+            "sagemaker:DescribeTrainingJob",
+            "sagemaker:StopTrainingJob",
+        },
+        f"{_RULES}/StepFunctionsGetEventsForSageMakerTrainingJobsRule": _WAIT,
+        "arn:aws:iam::123456789012:role/TrainingJobRole": {"iam:PassRole"},
+        "StorageData/models/etl_jobs/decisions/*.json": {"s3:GetObject"},
+        "OperationsTopic": {"sns:Publish"},
+        "*": FOR_LOGS_AND_TRACES,
+    },
+    "PredictionPredictRole": {
+        **_RUN_SPARK,
+        "PredictionPredictAnomalies": {"lambda:InvokeFunction"},
+        "PredictionPredictAnomalies:*": {"lambda:InvokeFunction"},
+        "PredictionOpenTickets": {"lambda:InvokeFunction"},
+        "PredictionOpenTickets:*": {"lambda:InvokeFunction"},
+        "*": FOR_LOGS_AND_TRACES,
+    },
+    "PredictionPredictAnomaliesRole": {
+        "PredictionPredictAnomaliesLogs": WRITE_LOG,
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/recent/*": {"s3:GetObject"},
+        "StorageData/models/etl_jobs/promoted/*": {"s3:GetObject"},
+        "StorageData/extractions/*": {"s3:GetObject"},
+        "StorageData/predictions/*": {"s3:PutObject"},
+    },
+    "PredictionOpenTicketsRole": {
+        "PredictionOpenTicketsLogs": WRITE_LOG,
+        "StorageTickets": _TABLE_OF_TICKETS,
+        "StorageTickets/index/*": _TABLE_OF_TICKETS,
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/predictions/*": {"s3:GetObject"},
+        "arn:aws:ssm:eu-central-1:123456789012:opsitem/*": {"ssm:GetOpsItem", "ssm:UpdateOpsItem"},
+        "*": {"ssm:CreateOpsItem", "ssm:DescribeOpsItems"},
+    },
+    "TrainingTrainEventsRole": {"TrainingTrain": {"states:StartExecution"}},
+    "PredictionPredictEventsRole": {"PredictionPredict": {"states:StartExecution"}},
+}
+
+
+@pytest.mark.parametrize(("pipeline", "expected"), [("sensors", IN_PROD), ("etl_jobs", ETL_JOBS_IN_PROD)])
+def test_each_role_has_these_permissions_and_no_others(pipeline: str, expected: dict[str, Permissions]) -> None:
     found = {
-        role: {resource.replace(source, "SOURCE"): actions for resource, actions in granted.items()}
-        for role, granted in permissions(template).items()
+        role: {re.sub(r"/[0-9a-f]{64}\.", "/SOURCE.", resource): actions for resource, actions in granted.items()}
+        for role, granted in permissions(synthesized("prod", pipeline)).items()
     }
-    assert found == IN_PROD
-
-
-def _hyperparameter_of_source(template: dict[str, Any]) -> Any:
-    """The part of the workflow's definition that names the training job's source bundle."""
-    (part,) = (
-        part
-        for machine in resources_of(template, "AWS::StepFunctions::StateMachine").values()
-        for part in machine["DefinitionString"]["Fn::Join"][1]
-        if isinstance(part, dict) and "s3://cdk-" in str(part.get("Fn::Sub"))
-    )
-    return {"Fn::Sub": part["Fn::Sub"].partition('\\"')[0]}
+    assert found == expected
 
 
 @EVERY_TEMPLATE
@@ -203,7 +276,9 @@ def test_a_role_is_passed_to_one_service_alone(pipeline: str, passed: dict[str, 
 @EVERY_TEMPLATE
 def test_only_alarms_of_this_account_are_let_in_from_outside_iam(stage: str, pipeline: str) -> None:
     allowed = [
-        (text({"Ref": about}), s) for about, s in resource_statements(synthesized(stage, pipeline)) if s["Effect"] != "Deny"
+        (text({"Ref": about}), s)
+        for about, s in resource_statements(synthesized(stage, pipeline))
+        if s["Effect"] != "Deny"
     ]
     # without it no alarm would be told: the policy that enforces TLS replaces the one SNS gives a topic
     assert [(about, s["Action"], s["Principal"], s["Condition"]) for about, s in allowed] == [

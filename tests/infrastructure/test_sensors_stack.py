@@ -212,7 +212,7 @@ def test_nothing_repeats_a_poll_but_the_next_minute(stage: str) -> None:
 
 
 def test_each_source_has_a_rule_and_only_its_own_secret() -> None:
-    stage = read_stage("local")
+    stage = read_stage("local").with_sensors()
     sources = {
         "cold-store": Source(url="https://one.example.com/events", secret_name="one", measures={"temperature": "C"}),
         "roof": Source(url="https://two.example.com/events", measures={"humidity": "%"}, values="data"),

@@ -14,6 +14,15 @@ STAGES = ["prod", "dev", "local"]
 HANDLERS = sorted(ROOT.glob("lambdas/*/*/handler.py"))
 
 
+def all_functions(stage: str) -> dict[str, dict[str, Any]]:
+    """The properties of both pipelines' functions, by folder."""
+    return {
+        name: function
+        for pipeline in ("sensors", "etl_jobs")
+        for name, function in functions_of(synthesized(stage, pipeline)).items()
+    }
+
+
 def name_of(handler: Path) -> str:
     return ".".join(handler.relative_to(ROOT / "lambdas").parts[:-1])
 
@@ -24,13 +33,13 @@ def module_of(function: str) -> Any:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_handler_is_deployed_by_its_path(stage: str) -> None:
-    deployed = {function["Handler"] for function in functions_of(synthesized(stage)).values()}
+    deployed = {function["Handler"] for function in all_functions(stage).values()}
     assert deployed == {f"lambdas.{name_of(handler)}.handler.handler" for handler in HANDLERS}
 
 
 @pytest.mark.parametrize("function", [name_of(handler) for handler in HANDLERS])
 def test_a_handler_string_is_an_import_path(function: str) -> None:
-    path = functions_of(synthesized("prod"))[function]["Handler"]
+    path = all_functions("prod")[function]["Handler"]
     module, _, attribute = path.rpartition(".")
     assert callable(getattr(importlib.import_module(module), attribute))
 
@@ -38,12 +47,12 @@ def test_a_handler_string_is_an_import_path(function: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("function", [name_of(handler) for handler in HANDLERS])
 def test_the_environment_is_the_settings(stage: str, function: str) -> None:
-    given = functions_of(synthesized(stage))[function]["Environment"]["Variables"]
+    given = all_functions(stage)[function]["Environment"]["Variables"]
     settings = module_of(function).Settings
     assert given.keys() == environment_keys(settings)
     loaded = load_settings(settings, {key: text(value) for key, value in given.items()})
     for name, kind in settings.__annotations__.items():
-        plain = {"str": str, "int": int}.get(kind, list)
+        plain = {"str": str, "int": int, "list": list, "dict": dict}[kind.partition("[")[0]]
         assert isinstance(getattr(loaded, name), plain), f"{name} is not {kind}"
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from overcut.etl_jobs.backtest import _report, average_precision, backtest
-from overcut.etl_jobs.isolation import TooLittleHistoryError
 from overcut.etl_jobs.job_runs import JobRun, parse_job_run
+from overcut.etl_jobs.training import TooLittleHistoryError
 from tests.conftest import recorded_data
 from tests.unit.generated_job_runs import fleet, history
 

@@ -1,6 +1,7 @@
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -120,6 +121,23 @@ def test_the_weekday_is_the_jobs_own_not_utcs() -> None:
         runs.append(replace(run, started_at=at, day_of_week=day, records_processed=quiet))
     season = baselines(runs)["orders"].season[:7]
     assert season[6] - np.median(season[:6]) == pytest.approx(np.log(1 / 5), abs=0.15)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_summer_time_moves_no_hour_of_a_job_s_day(zone: str) -> None:
+    """Hourly, busy from nine to five by the clock on the wall; the runs after the change are as usual as any."""
+    start = datetime(2026, 2, 1, tzinfo=UTC)
+    runs = []
+    for k in range(24 * 75):
+        at = start + timedelta(hours=k)
+        local = at.astimezone(ZoneInfo(zone))
+        records = 50_000 if 9 <= local.hour < 17 else 1_000
+        run = job_run("clicks", k, at=at, records=records)
+        runs.append(replace(run, time_zone=zone, day_of_week=local.weekday()))
+    # both change within these weeks, after which there are two more
+    (learned,) = baselines(runs[: 24 * 35]).values()
+    later = features(runs, learned).features[24 * 35 :, 0]
+    assert np.abs(later).max() < 1
 
 
 def test_growth_is_followed_and_a_new_level_becomes_usual() -> None:

@@ -31,6 +31,21 @@ def test_a_failed_run_needs_no_figures() -> None:
     assert (run.status, run.records_processed, run.run_time_seconds) == (Status.FAILED, 0, 0)
 
 
+def test_a_run_that_goes_on_has_no_figures_yet() -> None:
+    run = parse_job_run(GOOD | {"status": "RUNNING", "records_processed": None})
+    assert (run.status, run.records_processed, run.run_time_seconds) == (Status.RUNNING, 0, 0)
+    with pytest.raises(JobRunRefusedError, match="is missing"):
+        parse_job_run(GOOD | {"records_processed": None})
+
+
+def test_a_jobs_zone_and_schedule_are_its_own_or_none() -> None:
+    named = parse_job_run(GOOD | {"time_zone": "Europe/Berlin", "schedule": "0 3 * * *"})
+    assert (named.time_zone, named.schedule) == ("Europe/Berlin", "0 3 * * *")
+    for absent in ({}, {"time_zone": None, "schedule": None}):
+        run = parse_job_run(GOOD | absent)
+        assert (run.time_zone, run.schedule) == ("UTC", "")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
@@ -49,7 +64,7 @@ def test_a_failed_run_needs_no_figures() -> None:
         ("records_processed", "many", "is no number"),
         ("records_processed", True, "is no number"),
         ("records_processed", "1e30", "records_processed"),
-        ("status", "RUNNING", "is none of"),
+        ("status", "STARTED", "is none of"),
         ("status", None, "is none of"),
         ("day_of_week", 7, "day_of_week"),
         ("day_of_week", 3, "at most a day"),

@@ -241,6 +241,15 @@ def test_the_command_writes_readings_and_their_labels(tmp_path: Path) -> None:
     assert (tmp_path / "again.csv.gz").read_bytes() == target.read_bytes()
 
 
+def test_a_short_fleet_needs_no_more_options(tmp_path: Path) -> None:
+    """Half of its days are without faults where five would be too many."""
+    ran = CliRunner().invoke(simulate, [str(tmp_path / "fleet.csv"), "--sensors", "1", "--days", "1"])
+    assert ran.exit_code == 0, ran.output
+    labels = read_labels(tmp_path / "fleet.labels.csv")
+    assert len(labels) == 6
+    assert min(label.started_at for label in labels) >= START + timedelta(hours=12)
+
+
 def test_the_file_of_a_seed_is_the_same_on_every_machine(tmp_path: Path) -> None:
     target = tmp_path / "small.csv.gz"
     arguments = ["--sensors", "2", "--days", "1", "--fault-free-days", "0.2", "--seed", "1", str(target)]
@@ -254,10 +263,11 @@ def test_the_file_of_a_seed_is_the_same_on_every_machine(tmp_path: Path) -> None
     ("arguments", "says"),
     [
         (["fleet.parquet"], "end it in .csv or .csv.gz"),
-        (["fleet.csv", "--days", "1"], "no room for 6 faults a sensor"),
+        (["fleet.csv", "--days", "0.4"], "the days without faults leave 288; raise --days, or lower"),
+        (["fleet.csv", "--days", "4", "--fault-free-days", "4"], "no room for 6 faults a sensor"),
         (["fleet.csv", "--fault-kinds", "step,melt"], "'melt' is no kind of fault; there are step, leak"),
         (["fleet.csv", "--start", "2026-01-05"], "is no time with a zone"),
-        (["nowhere/fleet.csv", "--sensors", "1", "--days", "8"], "cannot be written"),
+        (["nowhere/fleet.csv", "--sensors", "1", "--days", "1"], "cannot be written"),
     ],
 )
 def test_the_command_refuses_in_one_sentence(

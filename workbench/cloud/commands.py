@@ -27,13 +27,16 @@ def cloud() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to serve on; 0 picks a free one.")
 @_state
 def up(port: int, state: Path | None) -> None:
-    """Start the cloud and leave it running."""
+    """Start the cloud and leave it running.
+
+    Its standard output sets a shell's environment for it: eval "$(overcut cloud up)"
+    """
     try:
         running = EmbeddedCloud(state).up(port)
     except CloudError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"The embedded cloud runs at {running.url} (process {running.pid}). To use it:")
-    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+    click.echo(f"The embedded cloud runs at {running.url} (process {running.pid}). To use it:", err=True)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
         click.echo(f"export {name}={client_environment(running.url)[name]}")
 
 
@@ -41,7 +44,10 @@ def up(port: int, state: Path | None) -> None:
 @_state
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(state: Path | None, as_json: bool) -> None:
-    """Tell whether the cloud runs, and where; exits with 1 when it does not."""
+    """Tell whether the cloud runs, and where.
+
+    Exits with 1 when it does not.
+    """
     embedded = EmbeddedCloud(state)
     running = embedded.status()
     answers = running is not None and embedded.answers(running)

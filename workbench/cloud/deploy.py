@@ -5,10 +5,12 @@ Everything it writes stays in the checkout: its caches below `.tools`, its assem
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from workbench.cloud.environment import ACCOUNT, REGION, client_environment, without_aws, without_proxies
 from workbench.cloud.processes import CHECKOUT, tail
@@ -106,17 +108,14 @@ class Deployment:
         for folder_of_tools in (_TOOLS / "tmp", _TOOLS / "home"):
             folder_of_tools.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            done = subprocess.run(
+            code = _run_in_a_group(
                 [_CLI, command, "--no-notices", "--no-version-reporting", "--ci", "--no-color", *options],
-                cwd=folder or self.project,
-                env=self._environment(environ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
+                folder=folder or self.project,
+                environ=self._environment(environ),
+                output=output,
             )
-        if done.returncode != 0:
-            raise DeployError(f"cdk {command} ended with exit code {done.returncode}.\n{tail(log)}")
+        if code != 0:
+            raise DeployError(f"cdk {command} ended with exit code {code}.\n{tail(log)}")
 
     def _environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         home = Path.home()
@@ -138,3 +137,25 @@ class Deployment:
             "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
             "TMPDIR": str(_TOOLS / "tmp"),
         }
+
+
+def _run_in_a_group(
+    command: Sequence[str | Path], *, folder: Path, environ: Mapping[str, str], output: IO[bytes]
+) -> int:
+    """Run a command to its end; return its exit code. Whatever ends the wait also ends all that the command started."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        return process.wait()
+    except BaseException:
+        # left alone, the CLI's app would go on to write an assembly that nobody waits for
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise

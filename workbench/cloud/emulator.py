@@ -8,13 +8,16 @@ from pathlib import Path
 
 from ministack import app
 
-from workbench.cloud import function_metrics, sagemaker, text_messages
+from workbench.cloud import emr_serverless, function_metrics, ops_center, sagemaker, state_inputs, text_messages
 
 
 def serve(state: Path) -> None:
     """Serve in the foreground until a signal ends it."""
     sagemaker.register(state / "training-jobs")
+    emr_serverless.register(state / "job-runs")
     text_messages.register()
+    ops_center.register()
+    state_inputs.register()
     function_metrics.register()
     sys.argv = ["ministack"]  # its own command line is not ours
     app.main()

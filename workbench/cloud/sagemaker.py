@@ -7,33 +7,26 @@ import asyncio
 import contextvars
 import functools
 import json
-import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-import boto3
-from botocore.config import Config
 from ministack import app
 from ministack.core import router
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import eventbridge, stepfunctions
 
+from workbench.cloud.jobs import CAUSE_CHARACTERS, bucket_and_key, in_milliseconds, inherited_environment, s3
 from workbench.cloud.service_model import ApiError, Document, ServiceModel
 from workbench.cloud.training_container import Container, ContainerError, bundle_uri, pack
-
-if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
 
 _DAY_SECONDS = 24 * 60 * 60
 _STOPPING_GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _REASON_CHARACTERS = 1024
-_CAUSE_CHARACTERS = 32_768
 _OVER = frozenset({"Completed", "Failed", "Stopped"})
 _TIMES = frozenset({"CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime", "StartTime", "EndTime"})
 _STEP = "arn:aws:states:::sagemaker:createTrainingJob"
@@ -203,10 +196,10 @@ class TrainingJob:
     def _prepare(self) -> None:
         self._container.lay_out(self._request)
         bundle = self._folder / "sourcedir.tar.gz"
-        bucket, key = _bucket_and_key(bundle_uri(self._request))
+        bucket, key = bucket_and_key(bundle_uri(self._request))
         try:
-            _s3().download_file(bucket, key, str(bundle))
-        except _s3().exceptions.ClientError as error:
+            s3().download_file(bucket, key, str(bundle))
+        except s3().exceptions.ClientError as error:
             raise JobFailedError(
                 f"ClientError: the source bundle s3://{bucket}/{key} cannot be read: {error}"
             ) from error
@@ -219,11 +212,11 @@ class TrainingJob:
         if source.get("S3DataType") != "S3Prefix":
             raise JobFailedError(f"ClientError: channel {channel['ChannelName']}: only S3Prefix is served here.")
         folder = self._container.channel(channel["ChannelName"])
-        bucket, prefix = _bucket_and_key(source["S3Uri"])
+        bucket, prefix = bucket_and_key(source["S3Uri"])
         # a prefix that ends within a name keeps the rest of that name
         parent = prefix.rpartition("/")[0]
         found = False
-        for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", []):
                 key = item["Key"]
                 if key.endswith("/"):
@@ -231,7 +224,7 @@ class TrainingJob:
                 base = prefix if key.startswith(prefix.rstrip("/") + "/") else parent
                 file = folder / key.removeprefix(base).lstrip("/")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                _s3().download_file(bucket, key, str(file))
+                s3().download_file(bucket, key, str(file))
                 found = True
         if not found:
             raise JobFailedError(
@@ -251,7 +244,7 @@ class TrainingJob:
             process = subprocess.Popen(
                 command,
                 cwd=self._container.code,
-                env=self._container.environment(self._request, self._arn, _inherited()),
+                env=self._container.environment(self._request, self._arn, inherited_environment()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -290,8 +283,8 @@ class TrainingJob:
             if name == "model.tar.gz" or any(folder.iterdir()):
                 archive = self._folder / name
                 pack(folder, archive)
-                bucket, key = _bucket_and_key(f"{base}/{name}")
-                _s3().upload_file(str(archive), bucket, key)
+                bucket, key = bucket_and_key(f"{base}/{name}")
+                s3().upload_file(str(archive), bucket, key)
         return f"{base}/model.tar.gz"
 
     def _fail(self, reason: str) -> None:
@@ -320,7 +313,7 @@ class TrainingJob:
 
     def _tell(self) -> None:
         """Send EventBridge's `SageMaker Training Job State Change`."""
-        detail = _in_milliseconds(MODEL.response("DescribeTrainingJob", self.description()))
+        detail = in_milliseconds(MODEL.response("DescribeTrainingJob", self.description()), _TIMES)
         entry = {
             "Source": "aws.sagemaker",
             "DetailType": "SageMaker Training Job State Change",
@@ -354,31 +347,7 @@ def _step(jobs: TrainingJobs, resource: str, request: Document) -> Document:
         ) from error
     if not resource.endswith(".sync"):
         return created
-    described: Document = _in_milliseconds(jobs.finished(request["TrainingJobName"]))
+    described: Document = in_milliseconds(jobs.finished(request["TrainingJobName"]), _TIMES)
     if described["TrainingJobStatus"] != "Completed":
-        raise stepfunctions._ExecutionError("States.TaskFailed", json.dumps(described)[:_CAUSE_CHARACTERS])
+        raise stepfunctions._ExecutionError("States.TaskFailed", json.dumps(described)[:CAUSE_CHARACTERS])
     return described
-
-
-def _in_milliseconds(value: Any) -> Any:
-    """A description with its times as Step Functions and EventBridge write them."""
-    if isinstance(value, dict):
-        return {name: int(item * 1000) if name in _TIMES else _in_milliseconds(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_in_milliseconds(item) for item in value]
-    return value
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    parts = urlsplit(uri)
-    return parts.netloc, parts.path.lstrip("/")
-
-
-def _inherited() -> dict[str, str]:
-    return {**os.environ, "AWS_ACCESS_KEY_ID": get_account_id(), "AWS_REGION": get_region()}
-
-
-@functools.cache
-def _s3() -> "S3Client":
-    # a session of its own: boto3's default one may not be used by several threads at once
-    return boto3.session.Session().client("s3", config=Config(s3={"addressing_style": "path"}))

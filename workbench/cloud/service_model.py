@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.loaders import Loader
@@ -39,6 +39,33 @@ class ServiceModel:
     def _model(self) -> BotocoreModel:
         return BotocoreModel(Loader().load_service_model(self._service, "service-2"), self._service)
 
+    def routed(self, method: str, path: str, query: Mapping[str, Sequence[str]]) -> tuple[str, Document]:
+        """The operation of a REST request, and the members of its input that the address holds.
+
+        Raises:
+            ApiError: `UnknownOperationException`.
+        """
+        for name in self._model.operation_names:
+            operation = self._model.operation_model(name)
+            address = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(operation.http["requestUri"]))
+            match = re.fullmatch(address, path)
+            if match and method == operation.http["method"]:
+                return name, match.groupdict() | _queried(operation.input_shape, query)
+        raise ApiError("UnknownOperationException", f"{self._service} has no {method} {path}.")
+
+    def from_pascal_case(self, operation: str, request: Document) -> Document:
+        """A request as Step Functions and CloudFormation spell it, in the model's own spelling."""
+        shape = self._operation(operation).input_shape
+        respelt: Document = _respelt(shape, request, lambda name: name[:1].lower() + name[1:])
+        return respelt
+
+    def to_pascal_case(self, operation: str, answer: Document) -> Document:
+        """A response as Step Functions spells it."""
+        limited = self.response(operation, answer)
+        shape = self._operation(operation).output_shape
+        respelt: Document = _respelt(shape, limited, lambda name: name[:1].upper() + name[1:])
+        return respelt
+
     def check(self, operation: str, request: Document) -> None:
         """Refuse a request that AWS refuses for its form alone.
 
@@ -67,6 +94,35 @@ class ServiceModel:
         if operation not in self._model.operation_names:
             raise ApiError("UnknownOperationException", f"{self._service} has no operation {operation!r}.")
         return self._model.operation_model(operation)
+
+
+def _queried(shape: StructureShape | None, query: Mapping[str, Sequence[str]]) -> Document:
+    """The members of an input that its address's query holds, in the types that they have."""
+    found: Document = {}
+    for name, member in shape.members.items() if shape is not None else ():
+        values = query.get(member.serialization.get("name", name), ())
+        if values and member.serialization.get("location") == "querystring":
+            found[name] = list(values) if isinstance(member, ListShape) else _typed(member, values[0])
+    return found
+
+
+def _typed(shape: Shape, text: str) -> object:
+    try:
+        return int(text) if shape.type_name in ("integer", "long") else text
+    except ValueError:
+        return text  # for the check to refuse
+
+
+def _respelt(shape: Shape | None, value: Any, spelt: Callable[[str], str]) -> Any:
+    """`value` with the names of structures' members, in either spelling, `spelt`; keys of maps stay as they are."""
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        members = {name.lower(): member for name, member in shape.members.items()}
+        return {spelt(name): _respelt(members.get(name.lower()), item, spelt) for name, item in value.items()}
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [_respelt(shape.member, item, spelt) for item in value]
+    if isinstance(shape, MapShape) and isinstance(value, dict):
+        return {name: _respelt(shape.value, item, spelt) for name, item in value.items()}
+    return value
 
 
 def _violations(shape: Shape, value: Any, where: str) -> Iterator[str]:

@@ -21,6 +21,8 @@ def synthesized(deployment: Deployment, stage_file: Path) -> bool:
     made_from = _fingerprint(stage_file)
     if mark.exists() and mark.read_text() == made_from:
         return False
+    # an assembly that was begun and not finished is nobody's
+    mark.unlink(missing_ok=True)
     deployment.synthesize(str(stage_file))
     mark.write_text(made_from)
     return True

@@ -1,168 +1,132 @@
-"""The demonstration of the sensors pipeline: a real deployment on the embedded cloud catches a fault and texts.
+"""The demonstration of the sensors pipeline: a fault is caught and texted.
 
-cloud up ─▶ deploy ─▶ stream history ─▶ train ─▶ stream the rest, faster than real time ─▶ text ─▶ recovery ─▶ summary
+stream history ─▶ train ─▶ stream the rest, faster than real time ─▶ text ─▶ recovery
 """
 
-import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
-import boto3
 import httpx
-from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lambdas.runtime.clock import ClockFace, FileClock
-from lambdas.sensors.stores import Sensor
-from overcut import OvercutError
 from overcut.sensors.alerts import needs_attention
+from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.incidents import EQUIPMENT_FAULT, Incident, IncidentState, TextState
 from overcut.sensors.readings import Reading, format_time
 from stacks.stage import phone_parameter, read_stage
-from workbench.cloud.deploy import Deployment
-from workbench.cloud.environment import REGION
-from workbench.cloud.processes import EmbeddedCloud, NothingRunsError
-from workbench.demonstration.assembly import synthesized
-from workbench.demonstration.stage_file import SOURCE_ID, write_stage_file
+from workbench.demonstration.house import PATIENCE_SECONDS, DemonstrationError, House
+from workbench.demonstration.progress import counted, progress, step
+from workbench.demonstration.script import SOURCE_ID, Script
 from workbench.device import Device
 from workbench.system import SensorsSystem, sensors_stack
 
 # a number that is reserved for fiction: https://en.wikipedia.org/wiki/555_(telephone_number)
 PHONE_NUMBER = "+12025550123"
-PATIENCE_SECONDS = 240.0
 # a text that was not sent at once leaves with the sweep of the next minute, or the one after
 SWEEP_SECONDS = 130.0
 
 
-class DemonstrationError(OvercutError):
-    """The demonstration could not go on; its text says where it stood and where to look."""
+class SensorsPart:
+    """The sensors pipeline's part of a demonstration."""
 
+    pipeline = "sensors"
 
-@dataclass(frozen=True)
-class Script:
-    """What a demonstration shows.
-
-    Attributes:
-        readings: sorted by time; those before `train_until` are history.
-        units: of each measure.
-        speed: seconds of the clock a second of this machine, once the history is learned.
-        sensors: what is known of sensors beforehand; the rest register themselves.
-    """
-
-    readings: Sequence[Reading]
-    units: Mapping[str, str]
-    train_until: datetime
-    speed: float
-    sensors: Sequence[Sensor] = ()
-
-
-class Demonstration:
-    """One run, in a state folder of its own."""
-
-    def __init__(self, script: Script, state: Path, console: Console) -> None:
+    def __init__(self, script: Script) -> None:
         self._script = script
-        self._state = state
-        self._console = console
-        self._clock = FileClock(state / "clock.json")
-        self._history = sum(1 for reading in script.readings if reading.measured_at < script.train_until)
-        self._seen: dict[str, str] = {}
 
-    def run(self) -> dict[str, Any]:
-        """Run the demonstration to its end; return the summary, which is also in `summary.json`.
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        contacts = read_stage("local").with_sensors().sensors.contacts
+        return {f"{sensors_stack('local')}:{phone_parameter(contact)}": PHONE_NUMBER for contact in contacts}
+
+    @contextmanager
+    def prepared(self, house: House) -> Iterator[Mapping[str, Any]]:
+        """Stop the clock at the end of the history, and serve all readings by it."""
+        until = self._script.train_until.timestamp()
+        _set_clock(house.clock, self._script, speed=0.0, ttl_offset=time.time() - until)
+        with _device(self._script.readings, house) as device:
+            yield {"sources": {SOURCE_ID: {"url": device.url, "measures": dict(self._script.units)}}}
+
+    def run(self, house: House) -> dict[str, Any]:
+        """Play the part; return readings, training, incidents, texts and functions.
 
         Raises:
-            AlreadyRunningError: another one runs in this state folder.
-            DemonstrationError, DeployError: it could not go on.
+            DemonstrationError: it could not go on.
         """
-        began = time.monotonic()
-        self._state.mkdir(parents=True, exist_ok=True)
-        (self._state / "summary.json").unlink(missing_ok=True)
-        cloud = EmbeddedCloud(self._state / "cloud")
-        with ExitStack() as cleanup:
-            with self._step("Starting the embedded cloud"):
-                running = cloud.up(owner_pid=os.getpid())
-                cleanup.callback(_end, cloud)
-            self._set_clock(0.0, ttl_offset=time.time() - self._script.train_until.timestamp())
-            device = self._start_device()
-            cleanup.callback(device.stop)
-            system = self._deploy(Deployment(running.url, cloud.state), device.url)
-            system.sensors.put(self._script.sensors, self._stage.sensors.export_buckets)
-            system.start_polls()
-            self._stream_history(system)
-            training = self._train(system)
-            self._set_clock(self._script.speed, ttl_offset=self._clock.face().ttl_offset)
-            self._stream_the_rest(system, device)
-            summary = self._summary(system, running.url, training, time.monotonic() - began)
-        (self._state / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        self._show_summary(summary)
+        system = SensorsSystem(house.outputs[sensors_stack("local")], house.session, house.url)
+        return _Play(self._script, house, system).run()
+
+
+def _set_clock(clock: FileClock, script: Script, *, speed: float, ttl_offset: float) -> None:
+    origin = script.train_until.timestamp()
+    clock.set(ClockFace(origin=origin, wall=time.time(), speed=speed, ttl_offset=ttl_offset))
+
+
+def _device(readings: Sequence[Reading], house: House) -> Device:
+    """A device where the last demonstration in this folder had it, if that is free: its assembly then fits again."""
+    port = house.state / "device-port"
+    for candidate in ([int(port.read_text())] if port.exists() else []) + [0]:
+        device = Device(readings, house.clock, candidate)
+        try:
+            device.start()
+        except OSError:
+            continue
+        port.write_text(device.url.split(":")[2].split("/")[0])
+        return device
+    raise DemonstrationError("no port of 127.0.0.1 can be listened on")
+
+
+class _Play:
+    """One run of a script against a deployed pipeline."""
+
+    def __init__(self, script: Script, house: House, system: SensorsSystem) -> None:
+        self._script = script
+        self._house = house
+        self._console = house.console
+        self._clock = house.clock
+        self._system = system
+        self._history = sum(1 for reading in script.readings if reading.measured_at < script.train_until)
+        self._seen: set[str] = set()
+
+    def run(self) -> dict[str, Any]:
+        buckets = self._house.stage.with_sensors().sensors.export_buckets
+        self._system.sensors.put(self._script.sensors, buckets)
+        self._system.start_polls()
+        self._stream_history()
+        training = self._train()
+        _set_clock(self._clock, self._script, speed=self._script.speed, ttl_offset=self._clock.face().ttl_offset)
+        self._stream_the_rest()
+        summary = self._summary(training)
+        self._show(summary)
         return summary
 
-    def _set_clock(self, speed: float, *, ttl_offset: float) -> None:
-        origin = self._script.train_until.timestamp()
-        self._clock.set(ClockFace(origin=origin, wall=time.time(), speed=speed, ttl_offset=ttl_offset))
+    def _stream_history(self) -> None:
+        with progress(self._console, "Streaming the history", self._history) as advance:
+            self._house.wait(self._stored, self._history, advance, "the history was not stored")
 
-    def _start_device(self) -> Device:
-        """Serve where the last demonstration in this folder did, if that is free, so that its assembly fits again."""
-        port = self._state / "device-port"
-        for candidate in ([int(port.read_text())] if port.exists() else []) + [0]:
-            device = Device(self._script.readings, self._clock, candidate)
-            try:
-                device.start()
-            except OSError:
-                continue
-            port.write_text(device.url.split(":")[2].split("/")[0])
-            return device
-        raise DemonstrationError("no port of 127.0.0.1 can be listened on")
-
-    def _deploy(self, deployment: Deployment, device_url: str) -> SensorsSystem:
-        stage_file = write_stage_file(
-            self._state / "stage.toml", device_url=device_url, measures=self._script.units, clock=self._clock.path
-        )
-        self._stage = read_stage(str(stage_file))
-        with self._step("Bootstrapping CDK"):
-            deployment.bootstrap()
-        with self._step("Synthesizing the stack"):
-            synthesized(deployment, stage_file)
-        with self._step("Deploying it: cdk deploy"):
-            numbers = {phone_parameter(contact): PHONE_NUMBER for contact in self._stage.sensors.contacts}
-            outputs = deployment.deploy(parameters=numbers)
-        session = boto3.Session("test", "test", region_name=REGION)
-        return SensorsSystem(outputs[sensors_stack("local")], session, deployment.url)
-
-    def _stream_history(self, system: SensorsSystem) -> None:
-        with self._progress("Streaming the history", self._history) as advance:
-            self._await(lambda: self._stored(system), self._history, advance, "the history was not stored")
-
-    def _stored(self, system: SensorsSystem) -> int:
+    def _stored(self) -> int:
         """Readings stored so far: the device's event ids count from 0, and the cursor moves after the write."""
-        cursor = system.sources.get(SOURCE_ID).cursor
+        cursor = self._system.sources.get(SOURCE_ID).cursor
         return int(cursor) + 1 if cursor else 0
 
-    def _train(self, system: SensorsSystem) -> dict[str, Any]:
-        with self._progress("Training", None) as tell:
-            training = system.train(f"demonstration-{time.time_ns()}", lambda state: tell(state))
+    def _train(self) -> dict[str, Any]:
+        with progress(self._console, "Training", None) as tell:
+            training = self._system.train(f"demonstration-{time.time_ns()}", tell)
         if training.status != "SUCCEEDED":
             raise DemonstrationError(
-                f"the training workflow ended as {training.status}: {training.cause[-600:]}"
-                f"; logs are in {self._state / 'cloud'}"
+                f"the training workflow ended as {training.status}: {training.cause}; logs are in {self._house.logs}"
             )
         names = sorted({reading.sensor_id for reading in self._script.readings[: self._history]})
-        cutoffs = [(name, found[0]) for name in names if (found := system.cutoffs.newest(name, 1))]
-        table = Table("sensor", "readings", "usual", "score cutoff", title="What it learned", title_justify="left")
-        for name, cutoff in cutoffs[:10]:
-            usual = ", ".join(f"{one.measure} {one.low:g} to {one.high:g}" for one in cutoff.ranges)
-            table.add_row(name, str(cutoff.reading_count), usual, f"{cutoff.score_cutoff:.3f}")
-        self._console.print(table)
-        if len(cutoffs) > 10:
-            self._console.print(f"and {len(cutoffs) - 10} more sensors")
+        cutoffs = [(name, found[0]) for name in names if (found := self._system.cutoffs.newest(name, 1))]
+        if not cutoffs:
+            raise DemonstrationError("the training gave no sensor a cutoff: none had enough readings to learn from")
+        self._show_learned(cutoffs)
         return {
             "job_name": training.job_name,
             "status": training.status,
@@ -170,47 +134,44 @@ class Demonstration:
             "seconds": round(training.seconds, 1),
         }
 
-    def _stream_the_rest(self, system: SensorsSystem, device: Device) -> None:
+    def _show_learned(self, cutoffs: Sequence[tuple[str, Cutoff]]) -> None:
+        table = Table("sensor", "readings", "usual", "score cutoff", title="What it learned", title_justify="left")
+        for name, cutoff in cutoffs[:10]:
+            usual = ", ".join(f"{one.measure} {rounded(one.low)} to {rounded(one.high)}" for one in cutoff.ranges)
+            table.add_row(escape(name), str(cutoff.reading_count), escape(usual), f"{cutoff.score_cutoff:.3f}")
+        self._console.print(table)
+        if len(cutoffs) > 10:
+            self._console.print(f"and {counted(len(cutoffs) - 10, 'more sensor')}")
+
+    def _stream_the_rest(self) -> None:
         total = len(self._script.readings)
         label = f"Streaming the rest, {self._script.speed:g} times as fast as it was"
-        with self._progress(label, total - self._history) as advance:
+        with progress(self._console, label, total - self._history) as advance:
 
             def stored() -> int:
-                self._show_incidents(system)
-                return self._stored(system) - self._history
+                self._show_incidents()
+                return self._stored() - self._history
 
             lasting = (self._script.readings[-1].measured_at - self._script.train_until) / timedelta(seconds=1)
             patience = PATIENCE_SECONDS + max(0.0, lasting) / self._script.speed
-            self._await(stored, total - self._history, advance, "the readings were not stored", patience)
-        with self._step("Waiting until every reading is judged and every text is sent"):
-            self._await(system.judged_readings, total, lambda _: None, "the readings were not judged")
+            self._house.wait(stored, total - self._history, advance, "the readings were not stored", patience)
+        with step(self._console, "Waiting until every reading is judged and every text is sent"):
+            self._house.wait(self._system.judged_readings, total, lambda _: None, "the readings were not judged")
             ends = time.monotonic() + SWEEP_SECONDS
-            while any(_owes(incident) for incident in system.all_incidents()) and time.monotonic() < ends:
+            while any(_owes(incident) for incident in self._system.all_incidents()) and time.monotonic() < ends:
                 time.sleep(0.5)
-        self._show_incidents(system)
+        self._show_incidents()
 
-    def _await(self, count: Any, enough: int, advance: Any, otherwise: str, patience: float = PATIENCE_SECONDS) -> None:
-        """Ask `count` until it reaches `enough`, as long as it still grows now and then."""
-        ends, before = time.monotonic() + patience, -1
-        while (now := count()) < enough:
-            advance(now)
-            if now > before:
-                before, ends = now, time.monotonic() + patience
-            if time.monotonic() > ends:
-                raise DemonstrationError(f"{otherwise}: {now} of {enough}; logs are in {self._state / 'cloud'}")
-            time.sleep(0.3)
-        advance(enough)
-
-    def _show_incidents(self, system: SensorsSystem) -> None:
+    def _show_incidents(self) -> None:
         """Tell what has changed about incidents since the last look."""
-        for incident in system.all_incidents():
+        for incident in self._system.all_incidents():
             for key, text in incident.texts.items():
                 self._tell_once(f"{incident.reference} {key} {text.state}", self._of_text(incident, key, text.state))
             self._tell_once(f"{incident.reference} {incident.state}", _of_incident(incident))
 
     def _tell_once(self, what: str, words: str | None) -> None:
         if what not in self._seen:
-            self._seen[what] = what
+            self._seen.add(what)
             if words:
                 self._console.print(f"  [dim]{self._clock.now():%H:%M}[/dim] {words}")
 
@@ -219,64 +180,38 @@ class Demonstration:
         kind, contact = key.split("#", 1)
         return f"[bold]texted {contact}[/bold]: {kind} {incident.reference}" if state is TextState.SENT else None
 
-    def _summary(self, system: SensorsSystem, url: str, training: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        kinds = system.text_bodies()
+    def _summary(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        kinds = self._system.text_bodies()
         return {
-            "seconds": round(seconds, 1),
             "readings": {
                 "streamed": len(self._script.readings),
-                "stored": system.stored_readings(),
-                "quarantined": len(system.quarantined_events()),
+                "stored": self._system.stored_readings(),
+                "quarantined": len(self._system.quarantined_events()),
             },
             "training": dict(training),
-            "incidents": [_summary_of(incident) for incident in system.all_incidents()],
+            "incidents": [_summary_of(incident) for incident in self._system.all_incidents()],
             "texts": [
                 {"phone_number": text["phone_number"], "body": text["body"], "kind": kinds.get(text["body"], "unknown")}
-                for text in received_texts(url)
+                for text in received_texts(self._house.url)
             ],
-            "functions": system.functions(),
+            "functions": self._system.functions(),
         }
 
-    def _show_summary(self, summary: Mapping[str, Any]) -> None:
+    def _show(self, summary: Mapping[str, Any]) -> None:
         for text in summary["texts"]:
             title = f"Text to {text['phone_number']}"
             self._console.print(Panel(text["body"], title=title, title_align="left", width=64))
-        readings = summary["readings"]
+        readings, incidents, texts = summary["readings"], len(summary["incidents"]), len(summary["texts"])
         self._console.print(
-            f"{readings['streamed']} readings streamed, {readings['stored']} stored,"
-            f" {readings['quarantined']} in quarantine; {len(summary['incidents'])} incidents,"
-            f" {len(summary['texts'])} texts; {summary['seconds']:.0f} s. Summary: {self._state / 'summary.json'}"
+            f"{counted(readings['streamed'], 'reading')} streamed, {readings['stored']} stored,"
+            f" {readings['quarantined']} in quarantine; {counted(incidents, 'incident')}, {counted(texts, 'text')}",
+            soft_wrap=True,
         )
 
-    @contextmanager
-    def _step(self, what: str) -> Iterator[None]:
-        with self._progress(what, None):
-            yield
 
-    @contextmanager
-    def _progress(self, what: str, total: int | None) -> Iterator[Any]:
-        """A line that moves while something goes on and stays when it is done; yields how to advance it."""
-        columns = [SpinnerColumn(finished_text="[green]done[/green]"), TextColumn("{task.description}")]
-        if total is not None:
-            columns += [BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}")]
-        columns += [TimeElapsedColumn()]
-        with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(what, total=total)
-
-            def advance(to: int | str) -> None:
-                if isinstance(to, str):
-                    progress.update(task, description=f"{what}: {to}")
-                else:
-                    progress.update(task, completed=to)
-
-            yield advance
-            progress.update(task, total=total or 1, completed=total or 1, description=what)
-
-
-def _end(cloud: EmbeddedCloud) -> None:
-    # one that ended by itself is not what went wrong, but what followed from it
-    with suppress(NothingRunsError):
-        cloud.down()
+def rounded(value: float) -> str:
+    """A value as people read it: three digits, or all before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def received_texts(url: str) -> list[dict[str, str]]:
@@ -298,7 +233,7 @@ def _owes(incident: Incident) -> bool:
 
 
 def _of_incident(incident: Incident) -> str | None:
-    name, since = incident.equipment.name, f"{incident.first_anomalous_at:%H:%M}"
+    name, since = escape(incident.equipment.name), f"{incident.first_anomalous_at:%H:%M}"
     if incident.state is IncidentState.RECOVERED and incident.recovered_at:
         return f"[green]recovered[/green]: {name}, after {incident.anomalous_minutes} anomalous minutes"
     if incident.state is IncidentState.OPEN and incident.kind == EQUIPMENT_FAULT:

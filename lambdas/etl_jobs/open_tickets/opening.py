@@ -1,0 +1,116 @@
+"""From predictions to tickets: what is decided about each job, and what is owed to the sink."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from lambdas.etl_jobs.stores import PredictionsReader
+from overcut.etl_jobs.ticket_texts import Prediction
+from overcut.etl_jobs.tickets import (
+    Action,
+    TicketMovedError,
+    TicketStore,
+    decide,
+    deduplication_key,
+    newest,
+    run_key,
+)
+from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
+
+MAX_DECISIONS = 5
+# one of them is in every line that a ticket may be about, and in hardly any other
+_WRONG = tuple(f'"{judgement}"'.encode() for judgement in (Judgement.ANOMALOUS, Judgement.FAILED, Judgement.MISSED))
+
+
+@dataclass(slots=True)
+class Decided:
+    """How many tickets were opened, commented and closed, and under which keys entries were put."""
+
+    actions: dict[Action, int]
+    entries: dict[str, set[str]]
+
+
+@dataclass(frozen=True)
+class TicketOpener:
+    """Decides about the tickets of every job.
+
+    Args:
+        kinds: of tickets that there are at all.
+        namespace: see `decide`.
+    """
+
+    predictions: PredictionsReader
+    tickets: TicketStore
+    kinds: Collection[Kind]
+    namespace: str
+
+    def decide_all(self, days: Iterable[date], open_tickets: Mapping[str, Collection[Kind]], now: datetime) -> Decided:
+        """Settle the tickets of all jobs by the predictions of some days, one bucket of jobs after the other.
+
+        Args:
+            open_tickets: the kinds of each job's open tickets.
+        """
+        done = Decided(dict.fromkeys(Action, 0), defaultdict(set))
+        for keys in self.predictions.by_bucket(days):
+            for job_name, (kinds, predictions) in self._of_bucket(keys, open_tickets).items():
+                for kind in sorted(kinds):
+                    self._settle(job_name, kind, predictions, now, done)
+        return done
+
+    def _of_bucket(
+        self, keys: Collection[str], open_tickets: Mapping[str, Collection[Kind]]
+    ) -> dict[str, tuple[set[Kind], list[Prediction]]]:
+        """What there is to decide about, by job: the kinds, and the predictions of all its runs.
+
+        The objects are read twice: which jobs matter is known only after the first time, and they are few.
+        """
+        kinds: defaultdict[str, set[Kind]] = defaultdict(set)
+        for key in keys:
+            for job_name, kind in self._wrong(key):
+                kinds[job_name].add(kind)
+        runs: defaultdict[str, dict[str, Prediction]] = defaultdict(dict)
+        for key in keys:
+            uri, link = self.predictions.uri(key), self.predictions.link(key)
+            for line in self.predictions.lines(key):
+                job_name = json.loads(line)["job_name"]
+                if job_name not in kinds and job_name not in open_tickets:
+                    continue
+                prediction = Prediction(Verdict.from_json(line), uri, link)
+                run_id = prediction.verdict.run_id
+                runs[job_name][run_id] = newest(prediction, runs[job_name].get(run_id, prediction))
+        return {
+            job_name: (kinds[job_name] | set(open_tickets.get(job_name, ())), list(predictions.values()))
+            for job_name, predictions in runs.items()
+        }
+
+    def _wrong(self, key: str) -> Iterator[tuple[str, Kind]]:
+        """The job and kind of every line that a ticket may be about."""
+        for line in self.predictions.lines(key):
+            # most lines are about runs in order: they need not be parsed
+            if any(word in line for word in _WRONG):
+                verdict = Verdict.from_json(line)
+                if verdict.kind is not None and verdict.kind in self.kinds:
+                    yield verdict.job_name, verdict.kind
+
+    def _settle(
+        self, job_name: str, kind: Kind, predictions: Collection[Prediction], now: datetime, done: Decided
+    ) -> None:
+        """Decide and store until nobody has changed the ticket in between."""
+        key = deduplication_key(job_name, kind)
+        entries = {run_key(one.verdict.run_id) for one in predictions if one.verdict.kind is kind}
+        for _ in range(MAX_DECISIONS):
+            head = self.tickets.head(key)
+            known = self.tickets.existing(key, entries)
+            try:
+                for change in decide(head, kind, predictions, known, now, self.namespace):
+                    self.tickets.apply(change)
+                    done.actions[change.entry.action] += 1
+                    done.entries[key].add(change.entry.key)
+            except TicketMovedError:
+                continue
+            return
+        raise TicketMovedError(f"the ticket {key} moved {MAX_DECISIONS} times while it was decided about")

@@ -1,0 +1,1 @@
+"""What Spark and SageMaker run for the ETL pipeline."""

@@ -1,0 +1,46 @@
+"""`overcut tickets`: the tickets of a deployed ETL pipeline."""
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stacks.stage import EtlJobsStage, read_stage
+from workbench.aws_commands import AwsCommands
+from workbench.etl_system import EtlJobsSystem
+
+
+@click.group(cls=AwsCommands)
+@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@click.pass_context
+def tickets(context: click.Context, stage: str) -> None:
+    """See what is open about ETL jobs, and retry."""
+    context.obj = read_stage(stage).with_etl_jobs()
+
+
+@tickets.command("list")
+@click.pass_obj
+def list_tickets(stage: EtlJobsStage) -> None:
+    """List open tickets, and what of them could not be sent."""
+    store, console = EtlJobsSystem.deployed(stage).tickets, Console()
+    table = Table("job", "kind", "opened (UTC)", "runs", "reference")
+    found = sorted(store.open_heads(), key=lambda head: head.opened_at)
+    for head in found:
+        reference = head.reference or "not sent yet"
+        table.add_row(escape(head.job_name), head.kind, f"{head.opened_at:%Y-%m-%d %H:%M}", str(head.runs), reference)
+    console.print(table if found else "No ticket is open.")
+    for entry in store.parked():
+        console.print(
+            f"parked: {entry.action} of {escape(entry.deduplication_key)}, run {escape(entry.run_id)}:"
+            f" {escape(entry.reason)}",
+            soft_wrap=True,
+        )
+
+
+@tickets.command()
+@click.pass_obj
+def retry(stage: EtlJobsStage) -> None:
+    """Owe again what could not be sent; the next prediction workflow sends it."""
+    store = EtlJobsSystem.deployed(stage).tickets
+    again = sum(store.retry_parked(entry) for entry in list(store.parked()))
+    click.echo(f"{again} parked {'entry is' if again == 1 else 'entries are'} owed again")
