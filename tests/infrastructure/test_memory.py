@@ -24,7 +24,11 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
 from lambdas.runtime.clock import SystemClock
+from lambdas.runtime.objects import Bucket
 from lambdas.sensors.stores import ReadingsStore, Sensor
+from overcut.etl_jobs.layout import bucket_of as bucket_of_job
+from overcut.etl_jobs.layout import predictions_key
+from overcut.etl_jobs.verdicts import Judgement, Verdict
 from overcut.sensors.cohorts import SensorSeries, train_cohort
 from overcut.sensors.cutoffs import model_key
 from overcut.sensors.forest import ForestParameters, dump_forest
@@ -47,11 +51,13 @@ from overcut.sensors.readings import Reading, format_time
 from tests.conftest import logical_name, synthesized
 from tests.functional.aws_over_http import aws_over_http
 from tests.functional.conftest import REGION, Cloud, create_tables
+from tests.functional.etl_job_rows import many_jobs
 from tests.functional.streams import stream_event
 from tests.infrastructure.conftest import Runtime
 from tests.infrastructure.lambda_runtime import RunningFunction, running
 from tests.infrastructure.templates import functions_of, permissions, text
 from workbench.cloud.environment import client_environment
+from workbench.cloud.ops_center import OpsItems
 from workbench.device import Device
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory of a process")
@@ -73,7 +79,10 @@ class Calls:
     def add(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
         service, _, operation = headers.get("X-Amz-Target", "").rpartition(".")
         if ".s3." in url or "//s3." in url:
-            self.actions.add({"PUT": "s3:PutObject", "GET": "s3:GetObject"}[method])
+            listing = "list-type=2" in url
+            self.actions.add("s3:ListBucket" if listing else {"PUT": "s3:PutObject", "GET": "s3:GetObject"}[method])
+        elif service == "AmazonSSM":
+            self.actions.add(f"ssm:{operation}")
         elif operation == "TransactWriteItems":
             self.actions |= {f"dynamodb:{kind}Item" for kind in ("Put", "Update") if f'"{kind}"'.encode() in body}
         elif service.startswith("DynamoDB"):
@@ -128,11 +137,16 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     calls, readings, answer = Calls(), ManyReadings(), BotocoreStubber.process_request
+    # moto has no OpsCenter
+    ops_items = OpsItems(lambda: "arn:aws:ssm:us-east-1:000000000000:opsitem/")
 
     def recorded(stubber: BotocoreStubber, request: Any) -> Any:
         if stubber.enabled:  # this process's own calls are made with the mock enabled
             return answer(stubber, request)
         calls.add(request.method, request.url, request.headers, request.body)
+        if request.headers.get("X-Amz-Target", "").startswith("AmazonSSM."):
+            operation = request.headers["X-Amz-Target"].rpartition(".")[2]
+            return 200, {}, json.dumps(ops_items.answer(operation, json.loads(request.body)))
         if request.headers.get("X-Amz-Target", "").endswith(".Query") and b'"TableName": "Readings"' in request.body:
             return 200, {}, json.dumps(readings.query(json.loads(request.body)))
         return answer(stubber, request)
@@ -147,7 +161,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             s3=s3,
             sns=sns,
             sqs=sqs,
-            tables=create_tables(dynamodb, synthesized("local")),
+            tables=create_tables(dynamodb, synthesized("local")) | create_tables(dynamodb, template_of("etl_jobs")),
             bucket="overcut-data",
             topic=sns.create_topic(Name="alerts")["TopicArn"],
             parked=sqs.create_queue(QueueName="parked")["QueueUrl"],
@@ -173,7 +187,7 @@ def run(site: Site, compiled: Runtime, bundles: dict[str, Path], tmp_path: Path)
     }
 
     def start(function: str) -> AbstractContextManager[RunningFunction]:
-        settings = functions_of(synthesized("prod"))[function]["Environment"]["Variables"]
+        settings = functions_of(template_of(function))[function]["Environment"]["Variables"]
         return running(
             function,
             python=compiled.python,
@@ -189,14 +203,20 @@ def run(site: Site, compiled: Runtime, bundles: dict[str, Path], tmp_path: Path)
     return start
 
 
+def template_of(function: str) -> dict[str, Any]:
+    """The template in prod of the pipeline that a function belongs to, such as `sensors.poll_readings`."""
+    return synthesized("prod", function.partition(".")[0])
+
+
 def check(function: str, running_function: RunningFunction, calls: Calls) -> None:
     """It fits, and its role in prod lets it do what it did."""
     peak = running_function.peak_megabytes()
     sys.stdout.write(f"\n{function}: {peak:.1f} MB\n")
     assert 30 < peak <= MOST_MEGABYTES
 
-    role = logical_name(functions_of(synthesized("prod"))[function]["Role"]["Fn::GetAtt"][0])
-    granted = set().union(*permissions(synthesized("prod"))[role].values())
+    template = template_of(function)
+    role = logical_name(functions_of(template)[function]["Role"]["Fn::GetAtt"][0])
+    granted = set().union(*permissions(template)[role].values())
     assert calls.actions
     assert calls.actions <= granted
 
@@ -335,3 +355,56 @@ def owing(k: int) -> Incident:
         cause=Cause("temperature", "C", 12.3, 3.0, 5.0, 1.7, 1.1, format_time(NOW)),
         texts={owed.text_key: owed},
     )
+
+
+def test_predict_anomalies(site: Site, run: Run) -> None:
+    """A model of 5,000 jobs, and a week of one bucket's three hundred, a tenth of which run every hour."""
+    until = NOW.replace(hour=12, minute=0)
+    data = Bucket(site.cloud.s3, site.cloud.bucket)
+    runs = many_jobs(data, jobs=5_000, buckets=16, until=until)
+    assert runs > 1_000
+    with run("etl_jobs.predict_anomalies") as function:
+        found = function.invoke({"until": until.isoformat(), "bucket": 0})
+        check("etl_jobs.predict_anomalies", function, site.calls)
+    assert found["runs"] == runs
+
+
+def test_open_tickets(site: Site, run: Run) -> None:
+    """Two days of 2,000 jobs that run every hour, of which fifty failed once and one loaded too little."""
+    until = NOW.replace(hour=12, minute=0)
+    data = Bucket(site.cloud.s3, site.cloud.bucket)
+    wrong = {f"job-{k}": Judgement.FAILED for k in range(50)} | {"job-50": Judgement.ANOMALOUS}
+    lines = 0
+    for bucket in range(16):
+        names = [name for k in range(2_000) if bucket_of_job(name := f"job-{k}", 16) == bucket]
+        for day in (0, 1):
+            midnight = until.replace(hour=0) - timedelta(days=day)
+            verdicts = [
+                Verdict(
+                    job_name=name,
+                    run_id=f"{name}-{midnight:%d}-{hour}",
+                    judgement=wrong.get(name, Judgement.HEALTHY) if (day, hour) == (0, 11) else Judgement.HEALTHY,
+                    started_at=midnight + timedelta(hours=hour),
+                    recorded_at=midnight + timedelta(hours=hour, minutes=5),
+                    model_version="20260301T000000Z-1",
+                    records_processed=1_000,
+                    usual_records=1_100.0,
+                    run_time_seconds=60.0,
+                    usual_seconds=61.0,
+                    anomaly_score=1.0,
+                    score_cutoff=4.0,
+                    feature="records",
+                    deviations=-0.4,
+                )
+                for name in names
+                for hour in range(12)
+            ]
+            lines += len(verdicts)
+            key = predictions_key(midnight.date(), "20260301T000000Z-1", bucket, "jsonl")
+            data.put(key, "".join(one.to_json() + "\n" for one in verdicts).encode())
+    assert lines == 48_000
+    with run("etl_jobs.open_tickets") as function:
+        function.start({"until": until.isoformat()}, seconds=900)
+        found = function.result()
+        check("etl_jobs.open_tickets", function, site.calls)
+    assert found == {"opened": 51, "commented": 0, "closed": 0, "sent": 51, "owed": 0, "parked": 0}
