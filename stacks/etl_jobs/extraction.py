@@ -72,7 +72,7 @@ class Extraction(Construct):
         arguments = {
             "mode": mode,
             "lake": self._storage.lake_url,
-            "output": self._storage.bucket.s3_url_for_object("") + "/",
+            "output": self._storage.bucket.s3_url_for_object(""),
             "days": str(days),
             "buckets": str(rules.buckets),
             "day-folders": rules.day_folders,

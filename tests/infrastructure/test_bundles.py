@@ -43,7 +43,8 @@ def import_alone(python: str, module: str, *folders: Path) -> subprocess.Complet
 
 
 def test_there_is_a_bundle_for_each_deployed_function(bundles: dict[str, Path]) -> None:
-    assert bundles.keys() == functions_of(synthesized("prod")).keys()
+    deployed = [functions_of(synthesized("prod", pipeline)) for pipeline in ("sensors", "etl_jobs")]
+    assert bundles.keys() == deployed[0].keys() | deployed[1].keys()
 
 
 def test_each_bundle_is_imported_alone(runtime: Runtime, bundles: dict[str, Path]) -> None:
@@ -52,16 +53,17 @@ def test_each_bundle_is_imported_alone(runtime: Runtime, bundles: dict[str, Path
         assert done.returncode == 0, f"{function}: {done.stderr}"
 
 
-def test_the_training_bundle_needs_only_what_the_image_has(runtime: Runtime, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pipeline", ["sensors", "etl_jobs"])
+def test_a_training_bundle_needs_only_what_the_image_has(runtime: Runtime, tmp_path: Path, pipeline: str) -> None:
     """It is made for Python 3.11, and the image's may be newer: its wheels must fit that as well."""
     bundle = make_bundle(
-        "bundle-train-sensors",
-        [*shared_sources("sensors"), "training/__init__.py", "training/sensors"],
+        f"bundle-train-{pipeline.replace('_', '-')}",
+        [*shared_sources(pipeline), "training/__init__.py", f"training/{pipeline}"],
         Target("host", "3.11"),
         tmp_path / "bundle",
     )
     runtime.install(tmp_path / "image", "numpy")
-    done = import_alone(runtime.python, "training.sensors.train", bundle, runtime.packages, tmp_path / "image")
+    done = import_alone(runtime.python, f"training.{pipeline}.train", bundle, runtime.packages, tmp_path / "image")
     assert done.returncode == 0, done.stderr
 
 
