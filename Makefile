@@ -19,7 +19,7 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check benchmark format clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -52,6 +52,9 @@ check: setup ## format, lint, types, import contracts and every test: what CI ru
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	$(PYTEST)
+
+benchmark: setup ## measure it beside simpler ways
+	.venv/bin/python -m benchmarks.etl_jobs_quality
 
 format: setup ## rewrite the code in the project's format
 	.venv/bin/ruff format .

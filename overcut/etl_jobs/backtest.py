@@ -125,8 +125,8 @@ def _report(
         "false_runs": int((anomalous & ~labelled).sum()),
         "weeks": round(weeks, 2),
         "false_tickets_per_week": float(false.sum() / weeks),
-        "recall_at_one_false_ticket_per_week": _recall_at_one(scores, labelled, weeks, starts_job),
-        "recall_at_one_false_run_per_week": _recall_at_one(scores, labelled, weeks, None),
+        "recall_at_one_false_ticket_per_week": recall_at_one_false_a_week(scores, labelled, weeks, starts_job),
+        "recall_at_one_false_run_per_week": recall_at_one_false_a_week(scores, labelled, weeks, None),
     }
 
 
@@ -146,8 +146,15 @@ def _opened(anomalous: Booleans, starts_job: Booleans) -> Booleans:
     return np.asarray(anomalous & (starts_job | ~np.append(False, anomalous[:-1])))
 
 
-def _recall_at_one(scores: Floats, labelled: Booleans, weeks: float, starts_job: Booleans | None) -> float | None:
-    """Recall by run at the lowest cutoff up to which at most one ticket a week (without `starts_job`: run) is false."""
+def recall_at_one_false_a_week(
+    scores: Floats, labelled: Booleans, weeks: float, starts_job: Booleans | None
+) -> float | None:
+    """Recall by run at the lowest cutoff up to which at most one ticket a week is false; None without labels.
+
+    Args:
+        scores, labelled: of each run, by job, then time; shape (runs,).
+        starts_job: whether a run is the first of its job; None counts every false run, ticket open or not.
+    """
     if not labelled.any():
         return None
     recall = 0.0

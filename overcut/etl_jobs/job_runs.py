@@ -84,8 +84,8 @@ class JobRun:
 def parse_job_run(fields: Mapping[str, object]) -> JobRun:
     """The run in `fields`: texts as a CSV has them, or values as JSON and Parquet do.
 
-    `day_of_week` may be missing (then it is that of the start in `time_zone`), and the figures of a FAILED run too (then
-    they are 0). Those of a RUNNING one are not looked at.
+    `day_of_week` may be missing (then it is that of the start in `time_zone`), and so may the figures of a FAILED run
+    (then they are 0). Those of a RUNNING one are not looked at.
 
     Raises:
         JobRunRefusedError: see `JobRun`.

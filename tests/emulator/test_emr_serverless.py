@@ -215,7 +215,7 @@ def test_a_cancelled_run_ends_with_all_its_processes(cloud: Cloud, application: 
 
 
 def test_a_command_ends_when_whoever_started_it_is_gone(tmp_path: Path) -> None:
-    command = [*spark.submit(tmp_path / "script.py", [], [], tmp_path, {})[:4], "sleep", "600"]
+    command = [*spark.submit(tmp_path / "script.py", [], [], tmp_path, {})[:4], "sleep", "20"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as process:
         time.sleep(0.2)
         assert process.poll() is None

@@ -20,7 +20,7 @@ from workbench.cloud.environment import LOOPBACK, emulator_environment
 from workbench.cloud.state import AlreadyRunningError, Running, claim
 
 _WATCH_SECONDS = 0.2
-_EPHEMERAL = ("s3", "services", "tmp", "training-jobs")
+_EPHEMERAL = ("s3", "services", "tmp", "training-jobs", "job-runs")
 
 
 def main() -> None:
