@@ -1,4 +1,4 @@
-"""The CDK app: reads one stage, makes the stacks of its pipelines. `cdk deploy --context stage=dev`, or a stage file's path."""
+"""The CDK app: reads one stage, makes its stacks. `cdk deploy --context stage=dev`, or the path of a stage file."""
 
 import sys
 
