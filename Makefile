@@ -55,6 +55,7 @@ check: setup ## format, lint, types, import contracts and every test: what CI ru
 
 benchmark: setup ## measure it beside simpler ways
 	.venv/bin/python -m benchmarks.etl_jobs_quality
+	.venv/bin/python -m benchmarks.etl_jobs_lake
 
 format: setup ## rewrite the code in the project's format
 	.venv/bin/ruff format .

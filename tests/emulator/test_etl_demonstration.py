@@ -1,0 +1,76 @@
+"""The deployed ETL stack, end to end: `overcut demo etl-jobs` in a process of its own, as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.cloud.processes import EmbeddedCloud
+
+pytestmark = pytest.mark.emulator
+
+OVERCUT = Path(sys.executable).parent / "overcut"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """The demonstration's summary, and what it told."""
+    state = tmp_path_factory.mktemp("etl") / "state"
+    done = subprocess.run(
+        [OVERCUT, "demo", "etl-jobs", "--state", state], capture_output=True, text=True, check=False, timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert EmbeddedCloud(state / "cloud").status() is None
+    return json.loads((state / "summary.json").read_text()), done.stdout
+
+
+def test_one_fault_gives_one_ticket_one_comment_and_is_closed(told: tuple[dict[str, Any], str]) -> None:
+    summary, _ = told
+    assert summary["tickets"] == [
+        {
+            "job_name": "orders_daily",
+            "run_id": "orders_daily-20260415T0000",
+            "kind": "unusual_run",
+            "deduplication_key": "orders_daily#unusual_run",
+            "status": "closed",
+            "comments": 1,
+        }
+    ]
+    assert [(day["day"], day["wrong"]) for day in summary["etl_jobs"]["days"]] == [
+        ("2026-04-15", ["orders_daily-20260415T0000"]),
+        ("2026-04-16", ["orders_daily-20260416T0000"]),
+        ("2026-04-17", []),
+    ]
+    # 24 runs of the hourly job, and every job that is due on a Wednesday, Thursday or Friday
+    assert [day["runs"] for day in summary["etl_jobs"]["days"]] == [33, 33, 33]
+
+
+def test_the_model_was_trained_on_what_spark_extracted(told: tuple[dict[str, Any], str]) -> None:
+    summary, _ = told
+    training = summary["etl_jobs"]["training"]
+    assert {key: training[key] for key in ("status", "decision", "jobs", "runs")} == {
+        "status": "SUCCEEDED",
+        "decision": "promoted",
+        "jobs": 11,
+        "runs": 3260,
+    }
+    assert summary["etl_jobs"]["lake"]["rejected"] == 1
+
+
+def test_a_person_sees_the_lake_the_job_the_predictions_and_the_ticket(told: tuple[dict[str, Any], str]) -> None:
+    _, output = told
+    for words in (
+        "Filling the data lake",
+        "lines of the lake",
+        "a model of",
+        "Runs of Wednesday",
+        "ticket opened (sent)",
+        "comment added (sent)",
+        "ticket closed (sent)",
+        "in OpsCenter, closed",
+        "What to check",
+    ):
+        assert words in output
