@@ -5,6 +5,7 @@ StoreBusyError(RetryableError)      DynamoDB left items unread until patience ra
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import defaultdict
@@ -21,7 +22,7 @@ from lambdas.runtime.attributes import Attributes, from_attributes, to_attribute
 from lambdas.runtime.dynamodb import MAX_ATTEMPTS, is_conditional, patiently
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
-from overcut.etl_jobs.layout import predictions_prefix
+from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, predictions_prefix
 from overcut.etl_jobs.tickets import (
     Action,
     Change,
@@ -60,6 +61,12 @@ class PredictionsReader(Bucket):
                 if key.endswith(".jsonl"):
                     buckets[key.rpartition("/")[2]].append(key)
         return [buckets[name] for name in sorted(buckets)]
+
+    def newest_record(self) -> datetime | None:
+        """When the newest record of the lake was made that the last extraction of recent runs saw."""
+        counted = [line for key in self.keys(f"{EXTRACTIONS_PREFIX}recent/") for line in self.lines(key)]
+        newest = json.loads(counted[0]).get("newest_recorded_at") if counted else None
+        return datetime.fromisoformat(newest) if newest else None
 
     def lines(self, key: str) -> Iterator[bytes]:
         """The lines of an object, each a `Verdict.to_json()`."""

@@ -24,6 +24,8 @@ from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
 
 # so many failures in a row are the sink's, not the entries'
 MOST_FAILURES = 3
+# so many jobs may be missed while the lake is silent before it is the lake's fault
+MOST_MISSED_IN_SILENCE = 2
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(hours=1)
 # DynamoDB's longest sort key, of a table or an index
@@ -202,6 +204,22 @@ _CLOSES = {
     Kind.FAILED_RUN: _SUCCEEDED,
     Kind.MISSED_RUN: _SUCCEEDED | {Judgement.FAILED},
 }
+
+
+def in_silence(missed: Iterable[Verdict], newest_record: datetime | None) -> set[str]:
+    """The jobs whose runs were missed while the lake was silent: nothing at all was recorded since they were expected.
+
+    Of one job or two that says nothing, and the set is empty. Of more, it is the lake that is silent, or whoever feeds
+    it: that is for the people who run this, and is no hundred tickets for others. Once something is recorded, either
+    the runs are there, or they are missed indeed.
+
+    Args:
+        newest_record: when the lake's newest record was made; None when nobody knows.
+    """
+    if newest_record is None:
+        return set()
+    jobs = {verdict.job_name for verdict in missed if verdict.started_at > newest_record}
+    return jobs if len(jobs) > MOST_MISSED_IN_SILENCE else set()
 
 
 def newest(one: Prediction, other: Prediction) -> Prediction:

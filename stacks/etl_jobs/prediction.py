@@ -57,18 +57,11 @@ class Prediction(Construct):
             failure="Judging the recent runs of ETL jobs, or telling about them, failed",
         )
         extraction_.allow_running(self.predict)
-        operations.alarm(
-            "TicketsParked",
-            cloudwatch.Metric(
-                namespace="Overcut",
-                metric_name="TicketsParked",
-                dimensions_map={"service": "open_tickets"},
-                statistic="Sum",
-                period=Duration.minutes(5),
-            ),
-            above=0,
-            description="A ticket could not be opened, commented or closed: see `overcut tickets list`",
-        )
+        for name, metric, description in (
+            ("TicketsParked", "TicketsParked", "A ticket could not be told of: see `overcut tickets list`"),
+            ("LakeIsSilent", "JobsMissedInSilence", "Runs are due and the data lake has no new record: is it fed?"),
+        ):
+            operations.alarm(name, _of_open_tickets(metric), above=0, description=description)
         schedule = events.Schedule.expression(rules.prediction_schedule)
         events.Rule(self, "Scheduled", schedule=schedule, targets=[targets.SfnStateMachine(self.predict)])
 
@@ -119,7 +112,8 @@ class Prediction(Construct):
             *(f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")),
         )
         allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
-        allow(function, storage.bucket.arn_for_objects(f"{PREDICTIONS_PREFIX}*"), "s3:GetObject")
+        for prefix in (PREDICTIONS_PREFIX, EXTRACTIONS_PREFIX):
+            allow(function, storage.bucket.arn_for_objects(f"{prefix}*"), "s3:GetObject")
         self._allow_sink(function, stage)
         return function
 
@@ -173,3 +167,13 @@ class Prediction(Construct):
         # a sink that is down is tried again for half an hour, then by the next hour's run
         tell.add_retry(errors=[sfn.Errors.ALL], interval=Duration.minutes(1), max_attempts=5, backoff_rate=2)
         return tell
+
+
+def _of_open_tickets(metric: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="Overcut",
+        metric_name=metric,
+        dimensions_map={"service": "open_tickets"},
+        statistic="Sum",
+        period=Duration.minutes(5),
+    )

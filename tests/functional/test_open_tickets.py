@@ -419,3 +419,41 @@ def test_thousands_of_healthy_lines_make_no_call(desk: Desk, monkeypatch: pytest
     monkeypatch.setattr(BotocoreStubber, "process_request", counted)
     desk.run(opened=1, sent=1)
     assert sum(b"DynamoDB" in one for one in asked) < 20
+
+
+def missed(job_name: str, day: float) -> Verdict:
+    return replace(verdict(day, Judgement.MISSED, job_name=job_name), run_id=f"missed-{day:g}")
+
+
+def last_record(cloud: EtlCloud, day: float) -> None:
+    """The last extraction saw nothing that was recorded later."""
+    counts = {"rejected": 0, "newest_recorded_at": (MONDAY + timedelta(days=day)).isoformat()}
+    cloud.predictions.put("extractions/recent/part-0.txt", json.dumps(counts).encode() + b"\n")
+
+
+def test_a_lake_that_is_silent_is_no_hundred_tickets_and_what_is_missed_then_is_told_of(desk: Desk) -> None:
+    absent = [missed(f"job-{k}", 0.3) for k in range(3)]
+    desk.cloud.predict([*absent, missed("earlier", 0.1), verdict(0.05)])
+    last_record(desk.cloud, 0.2)
+    # what was missed before, and what is otherwise wrong, is told of
+    desk.run(opened=2, sent=2)
+    assert set(desk.ops_items()) == {
+        "orders_daily loaded 1,204 rows, usually about 120,000",
+        "earlier did not run at 2026-03-02 05:24 Europe/Berlin (04:24 UTC)",
+    }
+    last_record(desk.cloud, 0.35)
+    desk.run(opened=3, sent=3)
+
+
+def test_one_job_or_two_are_missed_whatever_the_lake_does(desk: Desk) -> None:
+    desk.cloud.predict([missed("job-1", 0.3), missed("job-2", 0.3)])
+    last_record(desk.cloud, 0.2)
+    desk.run(opened=2, sent=2)
+
+
+def test_a_silent_lake_is_counted(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.cloud.predict([missed(f"job-{k}", 0.3) for k in range(3)])
+    last_record(desk.cloud, 0.2)
+    desk.run()
+    (metrics,) = (line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "_aws" in line)
+    assert metrics["JobsMissedInSilence"] == [3.0]

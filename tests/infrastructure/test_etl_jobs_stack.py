@@ -210,6 +210,7 @@ def test_workflows_run_on_schedule_and_their_failures_are_told(stage: str) -> No
         "OperationsPredictFailed": ("ExecutionsFailed", "PredictionPredict", 0),
         "OperationsPredictTimedOut": ("ExecutionsTimedOut", "PredictionPredict", 0),
         "OperationsTicketsParked": ("TicketsParked", "open_tickets", 0),
+        "OperationsLakeIsSilent": ("JobsMissedInSilence", "open_tickets", 0),
     }
 
 

@@ -212,6 +212,7 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
         "StorageTickets/index/*": _TABLE_OF_TICKETS,
         "StorageData": {"s3:ListBucket"},
         "StorageData/predictions/*": {"s3:GetObject"},
+        "StorageData/extractions/*": {"s3:GetObject"},
         "arn:aws:ssm:eu-central-1:123456789012:opsitem/*": {"ssm:GetOpsItem", "ssm:UpdateOpsItem"},
         "*": {"ssm:CreateOpsItem", "ssm:DescribeOpsItems"},
     },

@@ -149,7 +149,7 @@ def test_a_run_becomes_one_row_that_the_product_takes(lake: Lake) -> None:
     }
     assert parse_job_run(row).day_of_week == 6
     told = {"mode": "historical", "until": "2026-03-02T02:30:00+00:00", "folders": 2, "lines": 2, "runs": 1}
-    assert counts == {**told, "rejected": 0, "reasons": {}}
+    assert counts == {**told, "rejected": 0, "reasons": {}, "newest_recorded_at": "2026-03-01T00:40:09+00:00"}
     [written] = (lake.output / "extractions" / "historical").glob("part-*")
     assert json.loads(written.read_text()) == counts
 

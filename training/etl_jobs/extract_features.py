@@ -158,6 +158,7 @@ def extract(spark: SparkSession, extraction: Extraction) -> dict[str, Any]:
     elif folders:
         write_historical(runs.where("reason is null"), extraction, first_day)
     reasons = {row["reason"]: row["count"] for row in rejected.groupBy("reason").count().sort("reason").collect()}
+    newest = runs.agg(F.max("recorded_at").alias("newest")).collect()[0]["newest"]
     counts = {
         "mode": extraction.mode,
         "until": extraction.until.isoformat(),
@@ -166,6 +167,8 @@ def extract(spark: SparkSession, extraction: Extraction) -> dict[str, Any]:
         "runs": runs.where("reason is null").count(),
         "rejected": sum(reasons.values()),
         "reasons": reasons,
+        # collected times are in this machine's zone
+        "newest_recorded_at": newest and newest.astimezone(UTC).isoformat(),
     }
     counted = _one_row(spark, value=json.dumps(counts)).write.mode("overwrite")
     counted.text(extraction.target(f"extractions/{extraction.mode}"))

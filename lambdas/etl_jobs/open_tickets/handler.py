@@ -116,6 +116,7 @@ def _open_tickets(made: Dependencies, until: datetime, has_time: Callable[[], bo
     }
     for outcome, number in counts.items():
         made.observability.count(f"Tickets{outcome.title()}", number)
+    made.observability.count("JobsMissedInSilence", decided.missed_in_silence)
     made.observability.info("tickets", **counts)
     if sent.owed:
         raise EntriesOwedError(f"{sent.owed} entries of tickets are still owed to the sink: {counts}")

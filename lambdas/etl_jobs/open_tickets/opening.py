@@ -16,6 +16,7 @@ from overcut.etl_jobs.tickets import (
     TicketStore,
     decide,
     deduplication_key,
+    in_silence,
     newest,
     run_key,
 )
@@ -28,10 +29,15 @@ _WRONG = tuple(f'"{judgement}"'.encode() for judgement in (Judgement.ANOMALOUS, 
 
 @dataclass(slots=True)
 class Decided:
-    """How many tickets were opened, commented and closed, and under which keys entries were put."""
+    """How many tickets were opened, commented and closed, and under which keys entries were put.
+
+    Attributes:
+        missed_in_silence: jobs that nothing was decided about: see `overcut.etl_jobs.tickets.in_silence`.
+    """
 
     actions: dict[Action, int]
     entries: dict[str, set[str]]
+    missed_in_silence: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,23 +61,32 @@ class TicketOpener:
             open_tickets: the kinds of each job's open tickets.
         """
         done = Decided(dict.fromkeys(Action, 0), defaultdict(set))
-        for keys in self.predictions.by_bucket(days):
-            for job_name, (kinds, predictions) in self._of_bucket(keys, open_tickets).items():
+        buckets, newest_record = self.predictions.by_bucket(days), self.predictions.newest_record()
+        wrong = (verdict for keys in buckets for key in keys for verdict in self._wrong(key))
+        silent = in_silence((one for one in wrong if one.kind is Kind.MISSED_RUN), newest_record)
+        done.missed_in_silence = len(silent)
+        believed = newest_record if silent else None
+        for keys in buckets:
+            for job_name, (kinds, predictions) in self._of_bucket(keys, open_tickets, believed).items():
                 for kind in sorted(kinds):
                     self._settle(job_name, kind, predictions, now, done)
         return done
 
     def _of_bucket(
-        self, keys: Collection[str], open_tickets: Mapping[str, Collection[Kind]]
+        self, keys: Collection[str], open_tickets: Mapping[str, Collection[Kind]], believed: datetime | None
     ) -> dict[str, tuple[set[Kind], list[Prediction]]]:
         """What there is to decide about, by job: the kinds, and the predictions of all its runs.
 
         The objects are read twice: which jobs matter is known only after the first time, and they are few.
+
+        Args:
+            believed: a run that was expected later and never came is left out; None believes all.
         """
         kinds: defaultdict[str, set[Kind]] = defaultdict(set)
         for key in keys:
-            for job_name, kind in self._wrong(key):
-                kinds[job_name].add(kind)
+            for verdict in self._wrong(key):
+                if verdict.kind is not None and _is_believed(verdict, believed):
+                    kinds[verdict.job_name].add(verdict.kind)
         runs: defaultdict[str, dict[str, Prediction]] = defaultdict(dict)
         for key in keys:
             uri, link = self.predictions.uri(key), self.predictions.link(key)
@@ -80,21 +95,22 @@ class TicketOpener:
                 if job_name not in kinds and job_name not in open_tickets:
                     continue
                 prediction = Prediction(Verdict.from_json(line), uri, link)
-                run_id = prediction.verdict.run_id
-                runs[job_name][run_id] = newest(prediction, runs[job_name].get(run_id, prediction))
+                if _is_believed(prediction.verdict, believed):
+                    run_id = prediction.verdict.run_id
+                    runs[job_name][run_id] = newest(prediction, runs[job_name].get(run_id, prediction))
         return {
             job_name: (kinds[job_name] | set(open_tickets.get(job_name, ())), list(predictions.values()))
             for job_name, predictions in runs.items()
         }
 
-    def _wrong(self, key: str) -> Iterator[tuple[str, Kind]]:
-        """The job and kind of every line that a ticket may be about."""
+    def _wrong(self, key: str) -> Iterator[Verdict]:
+        """Every line that a ticket may be about."""
         for line in self.predictions.lines(key):
             # most lines are about runs in order: they need not be parsed
             if any(word in line for word in _WRONG):
                 verdict = Verdict.from_json(line)
-                if verdict.kind is not None and verdict.kind in self.kinds:
-                    yield verdict.job_name, verdict.kind
+                if verdict.kind in self.kinds:
+                    yield verdict
 
     def _settle(
         self, job_name: str, kind: Kind, predictions: Collection[Prediction], now: datetime, done: Decided
@@ -114,3 +130,7 @@ class TicketOpener:
                 continue
             return
         raise TicketMovedError(f"the ticket {key} moved {MAX_DECISIONS} times while it was decided about")
+
+
+def _is_believed(verdict: Verdict, until: datetime | None) -> bool:
+    return until is None or verdict.kind is not Kind.MISSED_RUN or verdict.started_at <= until
