@@ -15,7 +15,7 @@ from lambdas.sensors.stores import Sensor
 from overcut import RefusedError
 from stacks.stage import SensorsStage, read_stage
 from workbench.aws_commands import AwsCommands
-from workbench.system import SensorsSystem
+from workbench.sensors_system import SensorsSystem
 
 COLUMNS = ("sensor_id", "name", "customer", "site", "kind")
 

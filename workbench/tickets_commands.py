@@ -7,7 +7,7 @@ from rich.table import Table
 
 from stacks.stage import EtlJobsStage, read_stage
 from workbench.aws_commands import AwsCommands
-from workbench.etl_system import EtlJobsSystem
+from workbench.etl_jobs_system import EtlJobsSystem
 
 
 @click.group(cls=AwsCommands)

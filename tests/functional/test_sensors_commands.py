@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from workbench.sensors_commands import sensors
-from workbench.system import SensorsSystem
+from workbench.sensors_system import SensorsSystem
 from workbench.workflows import failure_reason
 
 

@@ -17,7 +17,7 @@ from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Judgement, Verdict
 from workbench.demonstration.house import DemonstrationError, House
 from workbench.demonstration.progress import progress, step
-from workbench.etl_system import EtlJobsSystem, comments, etl_jobs_stack, summary_of
+from workbench.etl_jobs_system import EtlJobsSystem, comments, summary_of
 from workbench.lake import LakePrefix, write_lake
 from workbench.simulate_job_runs import demonstration_jobs
 from workbench.workflows import Execution
@@ -45,7 +45,7 @@ class EtlJobsPart:
         Raises:
             DemonstrationError: it could not go on.
         """
-        system = EtlJobsSystem(house.outputs[etl_jobs_stack("local")], house.session, house.url)
+        system = EtlJobsSystem(house.outputs[EtlJobsSystem.stack("local")], house.session, house.url)
         return _Play(house, system).run()
 
 

@@ -24,7 +24,7 @@ from workbench.demonstration.house import PATIENCE_SECONDS, DemonstrationError, 
 from workbench.demonstration.progress import counted, progress, step
 from workbench.demonstration.script import SOURCE_ID, Script
 from workbench.device import Device
-from workbench.system import SensorsSystem, sensors_stack
+from workbench.sensors_system import SensorsSystem
 
 # a number that is reserved for fiction: https://en.wikipedia.org/wiki/555_(telephone_number)
 PHONE_NUMBER = "+12025550123"
@@ -43,7 +43,7 @@ class SensorsPart:
     @property
     def parameters(self) -> Mapping[str, str]:
         contacts = read_stage("local").with_sensors().sensors.contacts
-        return {f"{sensors_stack('local')}:{phone_parameter(contact)}": PHONE_NUMBER for contact in contacts}
+        return {f"{SensorsSystem.stack('local')}:{phone_parameter(contact)}": PHONE_NUMBER for contact in contacts}
 
     @contextmanager
     def prepared(self, house: House) -> Iterator[Mapping[str, Any]]:
@@ -59,7 +59,7 @@ class SensorsPart:
         Raises:
             DemonstrationError: it could not go on.
         """
-        system = SensorsSystem(house.outputs[sensors_stack("local")], house.session, house.url)
+        system = SensorsSystem(house.outputs[SensorsSystem.stack("local")], house.session, house.url)
         return _Play(self._script, house, system).run()
 
 

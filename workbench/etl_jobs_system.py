@@ -1,54 +1,24 @@
 """A deployed ETL pipeline, seen through the AWS API: what the command line and the demonstration ask it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
-
-import boto3
 
 from lambdas.etl_jobs.stores import PredictionsReader, TicketsStore
 from lambdas.runtime.objects import Bucket
 from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, PREDICTIONS_PREFIX, decision_key
 from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Verdict
-from stacks.stage import Stage
-from workbench.system import outputs_of
+from workbench.deployed import DeployedPipeline
 from workbench.workflows import Execution, run_workflow
 
 
-def etl_jobs_stack(stage: str) -> str:
-    """The name of a stage's ETL stack."""
-    return f"Overcut-{stage}-etl-jobs"
+class EtlJobsSystem(DeployedPipeline):
+    """One deployed ETL pipeline."""
 
-
-class EtlJobsSystem:
-    """One deployed ETL pipeline.
-
-    Args:
-        outputs: of its stack.
-        endpoint_url: of an embedded cloud; None for AWS.
-    """
-
-    def __init__(self, outputs: Mapping[str, str], session: boto3.Session, endpoint_url: str | None = None) -> None:
-        self._outputs = outputs
-        self._session = session
-        self._endpoint_url = endpoint_url
-
-    @classmethod
-    def deployed(cls, stage: Stage) -> "EtlJobsSystem":
-        """The stage's pipeline in its region, in the account that the environment names.
-
-        Raises:
-            NotDeployedError: it is not there.
-        """
-        session = boto3.Session(region_name=stage.region)
-        return cls(outputs_of(session, etl_jobs_stack(stage.name)), session)
-
-    def _client(self, service: str) -> Any:
-        make: Callable[..., Any] = self._session.client
-        return make(service, endpoint_url=self._endpoint_url)
+    PIPELINE = "etl-jobs"
 
     @property
     def lake(self) -> str:
@@ -92,14 +62,6 @@ class EtlJobsSystem:
         keys = [key for key in reader.keys(PREDICTIONS_PREFIX) if key.endswith(".jsonl")]
         found = [Verdict.from_json(line) for key in keys for line in reader.lines(key)]
         return sorted(found, key=lambda verdict: (verdict.job_name, verdict.started_at))
-
-    def all_tickets(self) -> list[tuple[TicketHead, list[Entry]]]:
-        """The newest ticket of every job and kind, with its entries in their order; reads the whole table."""
-        return self.tickets.everything()
-
-    def functions(self) -> list[str]:
-        """The names of its functions."""
-        return [self._outputs["PredictAnomalies"], self._outputs["OpenTickets"]]
 
 
 def summary_of(head: TicketHead) -> dict[str, str]:

@@ -1,15 +1,11 @@
 """A deployed sensors pipeline, seen through the AWS API: what the command line and the demonstration ask it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from lambdas.sensors.stores import (
     CutoffsStore,
@@ -20,19 +16,9 @@ from lambdas.sensors.stores import (
     SourcesStore,
     incident_from_item,
 )
-from overcut import OvercutError
 from overcut.sensors.incidents import Incident
-from stacks.stage import Stage
+from workbench.deployed import DeployedPipeline
 from workbench.workflows import run_workflow
-
-
-class NotDeployedError(OvercutError):
-    """There is no such stage in the account, in the stage's region."""
-
-
-def sensors_stack(stage: str) -> str:
-    """The name of a stage's sensors stack."""
-    return f"Overcut-{stage}-sensors"
 
 
 @dataclass(frozen=True)
@@ -49,50 +35,10 @@ class Training:
     cause: str
 
 
-def outputs_of(session: boto3.Session, stack: str) -> dict[str, str]:
-    """The outputs of a stack in the session's account and region.
+class SensorsSystem(DeployedPipeline):
+    """One deployed sensors pipeline."""
 
-    Raises:
-        NotDeployedError: it is not there.
-    """
-    # the first call of every command: where nothing answers, it says so soon
-    config = Config(connect_timeout=5, retries={"total_max_attempts": 2})
-    try:
-        found = session.client("cloudformation", config=config).describe_stacks(StackName=stack)["Stacks"][0]
-    except ClientError as error:
-        raise NotDeployedError(
-            f"stack {stack} is not in {session.region_name} in this account"
-            f" ({error.response['Error']['Message']}); deploy it, or name another --stage"
-        ) from error
-    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
-
-
-class SensorsSystem:
-    """One deployed sensors pipeline.
-
-    Args:
-        outputs: of its stack.
-        endpoint_url: of an embedded cloud; None for AWS.
-    """
-
-    def __init__(self, outputs: Mapping[str, str], session: boto3.Session, endpoint_url: str | None = None) -> None:
-        self._outputs = outputs
-        self._session = session
-        self._endpoint_url = endpoint_url
-
-    @classmethod
-    def deployed(cls, stage: Stage) -> "SensorsSystem":
-        """The stage's pipeline in its region, in the account whose credentials the environment holds.
-
-        Raises:
-            NotDeployedError: it is not there.
-        """
-        session = boto3.Session(region_name=stage.region)
-        return cls(outputs_of(session, sensors_stack(stage.name)), session)
-
-    def _client(self, service: str) -> Any:
-        make: Callable[..., Any] = self._session.client
-        return make(service, endpoint_url=self._endpoint_url, config=Config(max_pool_connections=20))
+    PIPELINE = "sensors"
 
     @cached_property
     def _dynamodb(self) -> Any:
