@@ -54,7 +54,8 @@ class Extraction(Construct):
         allow(role, self._script.bucket.arn_for_objects(self._script.s3_object_key), "s3:GetObject")
         for bucket_arn in dict.fromkeys((storage.lake_bucket_arn, storage.bucket.bucket_arn)):
             allow(role, bucket_arn, "s3:ListBucket")
-        allow(role, storage.lake_objects_arn, "s3:GetObject")
+        for objects in storage.lake_objects_arns:
+            allow(role, objects, "s3:GetObject")
         for prefix in (HISTORICAL_PREFIX, RECENT_PREFIX, REJECTED_PREFIX, EXTRACTIONS_PREFIX):
             # without the slash: Spark's file system keeps markers of folders beside them
             objects = storage.bucket.arn_for_objects(f"{prefix.rstrip('/')}*")

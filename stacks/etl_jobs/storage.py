@@ -37,6 +37,9 @@ class Storage(Construct):
         )
 
     @property
-    def lake_objects_arn(self) -> str:
-        prefix = self._lake.removeprefix("s3://").partition("/")[2] if self._lake else LAKE_PREFIX
-        return f"{self.lake_bucket_arn}/{prefix}*"
+    def lake_objects_arns(self) -> list[str]:
+        """Its objects, and its folder: Spark asks whether that is there by the name without a slash."""
+        folder = self.lake_url.removeprefix("s3://").partition("/")[2].rstrip("/") if self._lake else LAKE_PREFIX[:-1]
+        if not folder:
+            return [f"{self.lake_bucket_arn}/*"]
+        return [f"{self.lake_bucket_arn}/{folder}", f"{self.lake_bucket_arn}/{folder}/*"]

@@ -2,8 +2,13 @@
 
 import re
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk.assertions import Template
 
+from stacks.etl_jobs.extraction import Extraction
+from stacks.etl_jobs.storage import Storage
+from stacks.stage import read_stage
 from tests.conftest import resources_of, synthesized
 from tests.infrastructure.templates import (
     Permissions,
@@ -157,6 +162,7 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
     "ExtractionRole": {
         f"{_ASSETS}/SOURCE.py": {"s3:GetObject"},
         "arn:aws:s3:::example-data-lake": {"s3:ListBucket"},
+        "arn:aws:s3:::example-data-lake/job-runs": {"s3:GetObject"},
         "arn:aws:s3:::example-data-lake/job-runs/*": {"s3:GetObject"},
         "StorageData": {"s3:ListBucket"},
         "StorageData/historical*": _OBJECTS,
@@ -320,3 +326,21 @@ def test_every_bucket_queue_and_topic_refuses_what_comes_without_tls(stage: str,
         expected |= {name: {actions} for name in resources_of(template, kind)}
     assert expected
     assert refused == expected
+
+
+@pytest.mark.parametrize(
+    ("lake", "granted"),
+    [
+        ("", {"StorageData/lake", "StorageData/lake/*"}),
+        ("s3://example-lake/", {"arn:aws:s3:::example-lake/*"}),
+        ("s3://example-lake/a/b/", {"arn:aws:s3:::example-lake/a/b", "arn:aws:s3:::example-lake/a/b/*"}),
+    ],
+)
+def test_spark_may_read_the_lake_and_ask_whether_it_is_there(lake: str, granted: set[str]) -> None:
+    stage = read_stage("prod").with_etl_jobs()
+    stage = stage.model_copy(update={"etl_jobs": stage.etl_jobs.model_copy(update={"lake": lake})})
+    stack = cdk.Stack(cdk.App(), "lake")
+    Extraction(stack, "Extraction", stage=stage, storage=Storage(stack, "Storage", stage=stage))
+    role = permissions(Template.from_stack(stack).to_json())["ExtractionRole"]
+    read_only = {resource for resource, actions in role.items() if actions == {"s3:GetObject"}}
+    assert {resource for resource in read_only if "cdk-" not in resource} == granted
