@@ -50,8 +50,11 @@ class SensorsPart:
         """Stop the clock at the end of the history, and serve all readings by it."""
         until = self._script.train_until.timestamp()
         _set_clock(house.clock, self._script, speed=0.0, ttl_offset=time.time() - until)
-        with _device(self._script.readings, house) as device:
+        device = _started_device(self._script.readings, house)
+        try:
             yield {"sources": {SOURCE_ID: {"url": device.url, "measures": dict(self._script.units)}}}
+        finally:
+            device.stop()
 
     def run(self, house: House) -> dict[str, Any]:
         """Play the part; return readings, training, incidents, texts and functions.
@@ -68,7 +71,7 @@ def _set_clock(clock: FileClock, script: Script, *, speed: float, ttl_offset: fl
     clock.set(ClockFace(origin=origin, wall=time.time(), speed=speed, ttl_offset=ttl_offset))
 
 
-def _device(readings: Sequence[Reading], house: House) -> Device:
+def _started_device(readings: Sequence[Reading], house: House) -> Device:
     """A device where the last demonstration in this folder had it, if that is free: its assembly then fits again."""
     port = house.state / "device-port"
     for candidate in ([int(port.read_text())] if port.exists() else []) + [0]:
