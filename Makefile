@@ -40,7 +40,7 @@ node_modules/.ready: package.json package-lock.json .venv/.ready
 	PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --silent --no-audit --no-fund
 	@touch $@
 
-demo: setup ## deploy to the embedded cloud, stream a fault, see the text
+demo: setup ## deploy both pipelines to the embedded cloud, see a text and a ticket
 	.venv/bin/overcut demo
 
 test: setup ## run every test

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from overcut import OvercutError
 from overcut.etl_jobs.backtest import backtest as backtest_job_runs
-from workbench.job_runs_files import read_job_runs, read_labels
+from workbench.job_runs_files import JobRunsFileError, read_job_runs, read_labels
 
 
 @click.group()
@@ -24,17 +24,23 @@ def backtest() -> None:
     "labels_file",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV: job_name,run_id,kind.",
+    help="The faulty runs, a CSV: job_name,run_id,kind.",
 )
 @click.option("--json", "as_json", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too.")
 def etl_jobs(runs_file: Path, labels_file: Path, as_json: Path | None) -> None:
-    """Walk forward over RUNS, retrained every week.
+    """Score what would have been ticketed.
 
-    RUNS is a CSV: job_name,run_id,started_at,run_time_seconds,records_processed,status.
+    Walks forward over RUNS, retrained every week on the last 120 days; the first 90 days are learned from and never
+    scored. RUNS is a CSV: job_name,run_id,started_at,run_time_seconds,records_processed,status, and time_zone where
+    you know it.
     """
     try:
-        recorded = read_job_runs(runs_file)
-        report = backtest_job_runs(recorded.runs, read_labels(labels_file))
+        recorded, labels = read_job_runs(runs_file), read_labels(labels_file)
+        if labels and not labels.keys() & {(run.job_name, run.run_id) for run in recorded.runs}:
+            raise JobRunsFileError(
+                f"none of the labels in {labels_file} is of a run in {runs_file}; give its own labels"
+            )
+        report = backtest_job_runs(recorded.runs, labels)
     except OvercutError as error:
         raise click.ClickException(str(error)) from error
     for repair in recorded.repairs:

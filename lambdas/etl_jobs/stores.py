@@ -63,10 +63,15 @@ class PredictionsReader(Bucket):
         return [buckets[name] for name in sorted(buckets)]
 
     def newest_record(self) -> datetime | None:
-        """When the newest record of the lake was made that the last extraction of recent runs saw."""
+        """When the newest record of the lake was made that the last extraction of recent runs saw.
+
+        The beginning of time when it saw none at all; None when nothing was extracted yet.
+        """
         counted = [line for key in self.keys(f"{EXTRACTIONS_PREFIX}recent/") for line in self.lines(key)]
-        newest = json.loads(counted[0]).get("newest_recorded_at") if counted else None
-        return datetime.fromisoformat(newest) if newest else None
+        if not counted:
+            return None
+        newest = json.loads(counted[0])["newest_recorded_at"]
+        return datetime.fromisoformat(newest) if newest else datetime.min.replace(tzinfo=UTC)
 
     def lines(self, key: str) -> Iterator[bytes]:
         """The lines of an object, each a `Verdict.to_json()`."""

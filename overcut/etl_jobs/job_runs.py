@@ -14,6 +14,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from overcut import RefusedError
 
+# a run that begins so long before its time is the run of that time
+EARLY = timedelta(minutes=10)
+# longer ones are no cron: they are left out
+_LONGEST_SCHEDULE = 256
 _LONGEST_SECONDS = 366 * 86_400.0
 # past it, float64 no longer tells neighbouring counts apart
 _MOST_RECORDS = 2**53
@@ -100,7 +104,7 @@ def parse_job_run(fields: Mapping[str, object]) -> JobRun:
     records = _number(fields, "records_processed", default)
     if not records.is_integer():
         raise JobRunRefusedError("records_processed must be a whole number")
-    time_zone = str(fields.get("time_zone") or "UTC")
+    time_zone, schedule = str(fields.get("time_zone") or "UTC"), str(fields.get("schedule") or "")
     day_of_week = _number(fields, "day_of_week", float(started_at.astimezone(zone_of(time_zone)).weekday()))
     if not day_of_week.is_integer():
         raise JobRunRefusedError("day_of_week must be a whole number")
@@ -113,7 +117,7 @@ def parse_job_run(fields: Mapping[str, object]) -> JobRun:
         status=Status(status),
         day_of_week=int(day_of_week),
         time_zone=time_zone,
-        schedule=str(fields.get("schedule") or ""),
+        schedule=schedule if len(schedule) <= _LONGEST_SCHEDULE else "",
     )
 
 

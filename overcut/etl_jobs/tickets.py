@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from overcut import RefusedError, RetryableError
+from overcut.etl_jobs.job_runs import EARLY
 from overcut.etl_jobs.ticket_texts import Prediction, Streak, Text, closing, comment, opening
 from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
 
@@ -207,7 +208,7 @@ _CLOSES = {
 
 
 def in_silence(missed: Iterable[Verdict], newest_record: datetime | None) -> set[str]:
-    """The jobs whose runs were missed while the lake was silent: nothing at all was recorded since they were expected.
+    """The jobs whose runs were missed while the lake was silent: nothing at all was recorded since that was clear.
 
     Of one job or two that says nothing, and the set is empty. Of more, it is the lake that is silent, or whoever feeds
     it: that is for the people who run this, and is no hundred tickets for others. Once something is recorded, either
@@ -218,7 +219,7 @@ def in_silence(missed: Iterable[Verdict], newest_record: datetime | None) -> set
     """
     if newest_record is None:
         return set()
-    jobs = {verdict.job_name for verdict in missed if verdict.started_at > newest_record}
+    jobs = {verdict.job_name for verdict in missed if verdict.recorded_at > newest_record}
     return jobs if len(jobs) > MOST_MISSED_IN_SILENCE else set()
 
 
@@ -267,14 +268,15 @@ def decide(
 def _closes(head: TicketHead, verdict: Verdict) -> bool:
     """Whether a run shows that a ticket is over: it started later, or it is that very run, corrected.
 
-    A run that never came is over with any that started when it was expected or later.
+    A run that never came is over with any that started when it was expected, a little before, or later.
     """
     if verdict.judgement not in _CLOSES[head.kind]:
         return False
     if verdict.run_id == head.last_run_id:
         return verdict.recorded_at > head.last_recorded_at
     if head.kind is Kind.MISSED_RUN:
-        return verdict.started_at >= head.last_started_at
+        # it may have begun a little early and been told of late
+        return verdict.started_at >= head.last_started_at - EARLY
     return verdict.started_at > head.last_started_at
 
 

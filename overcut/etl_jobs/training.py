@@ -36,6 +36,8 @@ _CLEAN_LENGTH = 6.0
 _TAIL_FROM, _TAIL_TO = 0.80, 0.90
 # of the budget, what is left for what no training window shows: a fault that begins slowly, a schedule that changes
 _RESERVE = 0.5
+# where every run is exactly as usual, the next one that is not quite is no ticket: about one deviation must be
+LOWEST_CUTOFF = 1.0
 # one false ticket a week of 60 daily jobs is one run in 420
 MAX_FALSE_SHARE = 1 / 400
 # a forest keeps a few hundred of them and a quantile is sharp long before
@@ -92,7 +94,7 @@ def train(
     first = min(own[0].started_at for own in jobs.values())
     weeks = (trained_until - first) / timedelta(weeks=1)
     share = (1 - _RESERVE) * min(false_tickets_per_week * weeks / len(vectors), MAX_FALSE_SHARE)
-    cutoff = score_cutoff(anomaly_score(forest, sample), share)
+    cutoff = max(LOWEST_CUTOFF, score_cutoff(anomaly_score(forest, sample), share))
     fingerprint = hashlib.sha256(forest.threshold.tobytes() + np.float64(cutoff).tobytes()).hexdigest()[:8]
     return Model(
         model_version=f"{trained_until.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint}",

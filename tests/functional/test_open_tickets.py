@@ -457,3 +457,12 @@ def test_a_silent_lake_is_counted(desk: Desk, capsys: pytest.CaptureFixture[str]
     desk.run()
     (metrics,) = (line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "_aws" in line)
     assert metrics["JobsMissedInSilence"] == [3.0]
+
+
+@pytest.mark.parametrize("newest", [None, "2026-03-02T05:24:30Z"], ids=["nothing at all", "just after it was due"])
+def test_a_lake_may_be_silent_altogether_or_from_just_after_the_runs_were_due(desk: Desk, newest: str | None) -> None:
+    # due at 02:00 on Monday and 0.18 days, clear a while later
+    desk.cloud.predict([missed(f"job-{k}", 0.18) for k in range(3)])
+    counts = {"rejected": 0, "newest_recorded_at": newest}
+    desk.cloud.predictions.put("extractions/recent/part-0.txt", json.dumps(counts).encode() + b"\n")
+    desk.run()

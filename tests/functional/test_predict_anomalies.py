@@ -324,6 +324,18 @@ def test_a_rerun_writes_the_same_bytes_and_leaves_nothing_of_what_is_no_longer_s
     assert pipeline.data.get(other) == b"of other days"
 
 
+def test_a_model_that_cannot_be_used_is_no_hindrance_to_the_one_after_it(pipeline: Pipeline, model: Model) -> None:
+    pipeline.promote(model)
+    pipeline.predict(*week(ORDERS))
+    before = pipeline.verdicts("orders")
+    assert before
+    older = Promoted(TRAINED_AT - timedelta(hours=1), "20250425T230000Z-0123abcd")
+    pipeline.data.put(older.key, dump_model(model)[:2000])
+    pipeline.data.put("models/etl_jobs/promoted/", b"")
+    pipeline.predict(*week(ORDERS))
+    assert pipeline.verdicts("orders") == before
+
+
 def test_a_model_that_cannot_be_used_is_named(pipeline: Pipeline, model: Model) -> None:
     key = Promoted(TRAINED_AT, "20250426T000000Z-0123abcd").key
     pipeline.data.put(key, dump_model(model)[:2000])
@@ -440,5 +452,6 @@ def test_every_outcome_is_counted_and_the_lakes_rejected_lines_once(
         "RunsFailed": 1,
         "RunsMissed": 8,
         "RunsRefused": 0,
+        "ModelsRefused": 0,
         "SchedulesIgnored": 0,
     }

@@ -1,9 +1,11 @@
 import csv
 import gzip
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -13,6 +15,8 @@ from overcut.etl_jobs.job_runs import JobRun, parse_job_run
 from overcut.etl_jobs.training import TooLittleHistoryError
 from tests.conftest import recorded_data
 from tests.unit.generated_job_runs import fleet, history
+from workbench.cli import main
+from workbench.job_runs_files import write_job_runs
 
 
 def test_tickets_are_counted_by_hand() -> None:
@@ -83,3 +87,12 @@ def test_the_shared_file_is_judged_as_well_as_promised() -> None:
     assert report["false_tickets_per_week"] <= 1.5
     assert report["recall_by_run"] >= 0.65
     assert report["recall_by_kind"]["zero"] == 1.0
+
+
+def test_labels_of_another_file_are_refused(tmp_path: Path) -> None:
+    runs, labels = tmp_path / "runs.csv", tmp_path / "labels.csv"
+    write_job_runs(runs, history(count=120))
+    labels.write_text("job_name,run_id,kind\nother,other-1,zero\n")
+    ran = CliRunner().invoke(main, ["backtest", "etl-jobs", str(runs), "--labels", str(labels)])
+    assert ran.exit_code == 1
+    assert ran.stderr == f"Error: none of the labels in {labels} is of a run in {runs}; give its own labels\n"

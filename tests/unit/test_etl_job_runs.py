@@ -79,3 +79,8 @@ def test_what_can_never_be_judged_is_refused_by_the_fields_name(field: str, valu
 def test_a_run_made_in_code_is_checked_too() -> None:
     with pytest.raises(JobRunRefusedError, match="UTC"):
         JobRun("a", "b", datetime(2025, 1, 1), 1.0, 1, Status.SUCCEEDED, 2)  # noqa: DTZ001
+
+
+def test_what_is_too_long_is_no_schedule() -> None:
+    assert parse_job_run({**GOOD, "schedule": "x" * 256}).schedule == "x" * 256
+    assert parse_job_run({**GOOD, "schedule": "x" * 257}).schedule == ""

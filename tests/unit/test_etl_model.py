@@ -25,7 +25,7 @@ from overcut.etl_jobs.model import (
     load_model,
 )
 from overcut.etl_jobs.predictions import predict
-from overcut.etl_jobs.training import TooLittleHistoryError, score_cutoff, train
+from overcut.etl_jobs.training import LOWEST_CUTOFF, TooLittleHistoryError, score_cutoff, train
 from tests.unit.generated_job_runs import START, fleet, history
 
 RUNS = fleet()
@@ -337,3 +337,12 @@ def test_the_window_is_what_it_is_told() -> None:
 def test_serving_imports_neither_scikit_learn_nor_scipy() -> None:
     code = "import sys, overcut.etl_jobs.predictions; assert not {'sklearn', 'scipy', 'joblib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_runs_that_are_all_the_same_give_a_cutoff_that_a_small_change_does_not_cross() -> None:
+    same = [replace(run, records_processed=1_000, run_time_seconds=60.0) for run in history(count=60, weekend=1.0)]
+    model = train(same, trained_until=START + timedelta(days=59), seed=1)
+    assert model.score_cutoff == LOWEST_CUTOFF
+    (usual,) = predict(model, [], [replace(same[-1], records_processed=1_020)])
+    (empty,) = predict(model, [], [replace(same[-1], records_processed=0)])
+    assert (usual.is_anomalous, empty.is_anomalous) == (False, True)

@@ -75,3 +75,10 @@ def test_a_model_that_calls_much_of_the_last_week_unusual_is_held(model: Model, 
 def test_a_week_without_runs_and_a_model_before_it_that_knew_nobody_hold_nothing(model: Model) -> None:
     assert decide(model, model, judged=0, anomalous=0).promoted
     assert decide(model, knowing(model, 0), judged=70, anomalous=0).promoted
+
+
+@pytest.mark.parametrize(("days", "promoted"), [(7, False), (8, True)])
+def test_what_differs_for_a_week_is_how_things_are_now(model: Model, days: int, promoted: bool) -> None:
+    previous = replace(model, score_cutoff=model.score_cutoff * 5, trained_until=UNTIL - timedelta(days=days))
+    assert decide(model, previous, judged=70, anomalous=0).promoted == promoted
+    assert not decide(model, previous, judged=70, anomalous=60).promoted

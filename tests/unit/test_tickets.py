@@ -622,3 +622,14 @@ def test_whatever_fails_nothing_is_lost_doubled_or_out_of_order(
     assert sorted(done) == sorted((e.action, e.run_id) for e in outbox.store.entries.values())
     for steps_of_one in outbox.sink.tickets.values():
         assert steps_of_one[0][0] is Action.OPEN
+
+
+def test_a_missed_run_that_began_a_little_early_and_came_late_closes_its_ticket() -> None:
+    absent = replace(verdict(0, Judgement.MISSED), run_id="missed-0")
+    came = replace(verdict(-5 / 1440), judgement=Judgement.HEALTHY)
+    kinds = [change.entry.action for change in changes_of(absent, kind=Kind.MISSED_RUN)]
+    assert kinds == [Action.OPEN]
+    head = changes_of(absent, kind=Kind.MISSED_RUN)[0].head
+    assert [c.entry.action for c in changes_of(came, kind=Kind.MISSED_RUN, head=head)] == [Action.CLOSE]
+    earlier = replace(verdict(-15 / 1440), judgement=Judgement.HEALTHY)
+    assert changes_of(earlier, kind=Kind.MISSED_RUN, head=head) == []

@@ -249,6 +249,8 @@ def parsed(lines: DataFrame, fields: Mapping[str, str], until: datetime, zones: 
     trimmed = texts.withColumns({name: F.trim(name) for name in fields if name not in _NAMES})
     filled = trimmed.withColumns({name: F.when(F.col(name) != "", F.upper(name)) for name in _IN_CAPITALS})
     filled = filled.withColumns({name: F.when(F.col(name) != "", F.col(name)) for name in ("time_zone", "schedule")})
+    # what is longer is no schedule, and would be stored with every run
+    filled = filled.withColumn("schedule", F.when(F.length("schedule") <= _LONGEST_TEXT, F.col("schedule")))
     read = filled.withColumns(
         {
             "zone": F.when(F.coalesce("time_zone", F.lit("UTC")).isin(*zones), F.coalesce("time_zone", F.lit("UTC"))),

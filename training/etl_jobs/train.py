@@ -108,7 +108,7 @@ def _rows(stored: bytes) -> Iterator[dict[str, object]]:
 
 def previous_model(bucket: Bucket) -> Model | None:
     """The newest promoted model; None without one, or where it is of an older code and nothing can compare with it."""
-    promoted = sorted(map(Promoted.from_key, bucket.keys(PROMOTED_PREFIX)))
+    promoted = sorted(Promoted.from_key(key) for key in bucket.keys(PROMOTED_PREFIX) if key.endswith(".npz"))
     try:
         return load_model(bucket.get(promoted[-1].key)) if promoted else None
     except ModelRefusedError as error:

@@ -80,7 +80,7 @@ class TicketOpener:
         The objects are read twice: which jobs matter is known only after the first time, and they are few.
 
         Args:
-            believed: a run that was expected later and never came is left out; None believes all.
+            believed: what was clear only later never to have come is left out; None believes all.
         """
         kinds: defaultdict[str, set[Kind]] = defaultdict(set)
         for key in keys:
@@ -133,4 +133,4 @@ class TicketOpener:
 
 
 def _is_believed(verdict: Verdict, until: datetime | None) -> bool:
-    return until is None or verdict.kind is not Kind.MISSED_RUN or verdict.started_at <= until
+    return until is None or verdict.kind is not Kind.MISSED_RUN or verdict.recorded_at <= until

@@ -82,6 +82,7 @@ class Predicted:
     has_model: bool = True
     verdicts: Counter[Judgement] = field(default_factory=Counter)
     refused: int = 0
+    refused_models: int = 0
     ignored_schedules: int = 0
 
     def answer(self) -> dict[str, int | bool]:
@@ -97,7 +98,12 @@ class Predicted:
 
     def metrics(self) -> dict[str, int]:
         counted = {f"Runs{judgement.title()}": self.verdicts[judgement] for judgement in Judgement}
-        return {**counted, "RunsRefused": self.refused, "SchedulesIgnored": self.ignored_schedules}
+        return {
+            **counted,
+            "RunsRefused": self.refused,
+            "ModelsRefused": self.refused_models,
+            "SchedulesIgnored": self.ignored_schedules,
+        }
 
 
 @dataclass(frozen=True)
@@ -112,10 +118,12 @@ class Predictor:
         """Judge what was recorded on the UTC day of `until` and the day before, and before `until`.
 
         Raises:
-            ModelRefusedError: the model that was in force cannot be used.
+            ModelRefusedError: no model that was in force can be used. What another one of these days is to judge goes
+                on without it.
         """
         days = [until.date() - timedelta(days=1), until.date()]
-        promoted = sorted(map(Promoted.from_key, self.data.keys(PROMOTED_PREFIX)))
+        keys = (key for key in self.data.keys(PROMOTED_PREFIX) if key.endswith(".npz"))
+        promoted = sorted(map(Promoted.from_key, keys))
         promoted = [one for one in promoted if one.effective_from < until]
         if not promoted:
             return Predicted(has_model=False)
@@ -124,8 +132,17 @@ class Predictor:
         models = [InForce(one, end) for one, end in zip(promoted, ends, strict=True) if end > midnight]
         recent = [self.data.get(key) for key in self.data.keys(recent_prefix(bucket)) if key.endswith(".parquet")]
         judging = _Judging(days, self.missed_after, promoted[0].effective_from)
+        refusals = []
         for in_force in models:
-            judging.judge(recent, in_force, self._model(in_force.promoted, bucket))
+            try:
+                model = self._model(in_force.promoted, bucket)
+            except ModelRefusedError as error:
+                refusals.append(error)
+                continue
+            judging.judge(recent, in_force, model)
+        if len(refusals) == len(models):
+            raise refusals[-1]
+        judging.predicted.refused_models = len(refusals)
         self._write(bucket, days, judging.files)
         return judging.predicted
 
