@@ -325,7 +325,7 @@ def test_a_rerun_writes_the_same_bytes_and_leaves_nothing_of_what_is_no_longer_s
 
 
 def test_a_model_that_cannot_be_used_is_no_hindrance_to_the_one_after_it(pipeline: Pipeline, model: Model) -> None:
-    pipeline.promote(model)
+    pipeline.promote(model, TRAINED_AT + HOUR)
     pipeline.predict(*week(ORDERS))
     before = pipeline.verdicts("orders")
     assert before
