@@ -6,9 +6,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from lambdas.etl_jobs.extractions import last_counts
 from lambdas.etl_jobs.stores import PredictionsReader, TicketsStore
 from lambdas.runtime.objects import Bucket
-from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, PREDICTIONS_PREFIX, decision_key
+from overcut.etl_jobs.layout import PREDICTIONS_PREFIX, decision_key
 from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Verdict
 from workbench.deployed import DeployedPipeline
@@ -19,11 +20,6 @@ class EtlJobsSystem(DeployedPipeline):
     """One deployed ETL pipeline."""
 
     PIPELINE = "etl-jobs"
-
-    @property
-    def lake(self) -> str:
-        """Where the data lake is: `s3://bucket/prefix/`."""
-        return self._outputs["Lake"]
 
     @cached_property
     def bucket(self) -> Bucket:
@@ -46,10 +42,8 @@ class EtlJobsSystem(DeployedPipeline):
         return run_workflow(self._client("stepfunctions"), arn, name, given, while_waiting)
 
     def extracted(self, mode: Literal["historical", "recent"]) -> dict[str, Any]:
-        """What the last extraction counted."""
-        parts = [self.bucket.get(key) for key in self.bucket.keys(f"{EXTRACTIONS_PREFIX}{mode}/")]
-        counts: dict[str, Any] = json.loads(b"".join(parts))
-        return counts
+        """What the last extraction counted; nothing before the first."""
+        return last_counts(self.bucket, mode) or {}
 
     def decision(self, training_job_name: str) -> dict[str, Any]:
         """What a training job decided about its model."""

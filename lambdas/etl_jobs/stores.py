@@ -1,28 +1,21 @@
-"""The ETL pipeline's stores: the Tickets table, and the predictions in the data bucket.
-
-StoreBusyError(RetryableError)      DynamoDB left items unread until patience ran out
-"""
+"""The ETL pipeline's stores: the Tickets table, and the predictions in the data bucket."""
 
 from __future__ import annotations
 
-import json
-import random
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
+from lambdas.etl_jobs.extractions import last_counts
 from lambdas.runtime.attributes import Attributes, from_attributes, to_attributes
-from lambdas.runtime.dynamodb import MAX_ATTEMPTS, is_conditional, patiently
+from lambdas.runtime.dynamodb import is_conditional, items_of, patiently
 from lambdas.runtime.objects import Bucket
-from overcut import RetryableError
-from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, predictions_prefix
+from overcut.etl_jobs.layout import predictions_prefix
 from overcut.etl_jobs.tickets import (
     Action,
     Change,
@@ -38,15 +31,10 @@ from overcut.etl_jobs.verdicts import Kind, Verdict
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
-READ_BATCH = 100  # the most that BatchGetItem takes
 _LINES_BYTES = 64 * 1024
 _HEAD = "head"
 # no ticket's: a deduplication key ends with a kind
 _SINK_KEY = {"deduplication_key": {"S": "#sink"}, "entry": {"S": "pause"}}
-
-
-class StoreBusyError(RetryableError):
-    """DynamoDB left items unread until patience ran out."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +55,10 @@ class PredictionsReader(Bucket):
 
         The beginning of time when it saw none at all; None when nothing was extracted yet.
         """
-        counted = [line for key in self.keys(f"{EXTRACTIONS_PREFIX}recent/") for line in self.lines(key)]
-        if not counted:
+        counts = last_counts(self, "recent")
+        if counts is None:
             return None
-        newest = json.loads(counted[0])["newest_recorded_at"]
+        newest = counts["newest_recorded_at"]
         return datetime.fromisoformat(newest) if newest else datetime.min.replace(tzinfo=UTC)
 
     def lines(self, key: str) -> Iterator[bytes]:
@@ -250,18 +238,7 @@ class TicketsStore:
         return answer.get("Item")
 
     def _get_all(self, keys: Iterable[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
-        remaining = iter(keys)
-        while batch := list(islice(remaining, READ_BATCH)):
-            unread: Any = {self.table: {"Keys": [_key(*key) for key in batch], "ConsistentRead": True}}
-            for attempt in range(MAX_ATTEMPTS):
-                answer = self.client.batch_get_item(RequestItems=unread)
-                yield from answer["Responses"].get(self.table, [])
-                unread = answer["UnprocessedKeys"]
-                if not unread:
-                    break
-                time.sleep(min(0.05 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))
-            else:
-                raise StoreBusyError("DynamoDB left items unread")
+        return items_of(self.client, self.table, (_key(*key) for key in keys))
 
     def _needing(self, attention: str) -> Iterator[tuple[str, str]]:
         pages = self.client.get_paginator("query").paginate(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
@@ -20,7 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from lambdas.runtime.attributes import Attributes, from_attributes, to_attribute, to_attributes
-from lambdas.runtime.dynamodb import MAX_ATTEMPTS, is_conditional, patiently
+from lambdas.runtime.dynamodb import (
+    READ_BATCH,
+    in_batches,
+    is_conditional,
+    items_of,
+    patiently,
+    until_processed,
+)
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
 from overcut.sensors.alerts import TextsOfOnePlace
@@ -43,39 +48,17 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 WRITE_BATCH = 25  # the most that BatchWriteItem takes
-READ_BATCH = 100  # the most that BatchGetItem takes
 
 Thing = TypeVar("Thing")
-
-
-class StoreBusyError(RetryableError):
-    """DynamoDB left items unprocessed until patience ran out."""
 
 
 class HeadMovedError(RetryableError):
     """Somebody else changed this sensor's incidents first."""
 
 
-def in_batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
-    """`things` in lists of `size`, the last one shorter."""
-    remaining = iter(things)
-    while batch := list(islice(remaining, size)):
-        yield batch
-
-
-def _until_processed(call: Callable[[Any], Any], unprocessed: Any) -> None:
-    """Call until nothing is left unprocessed, waiting longer each time."""
-    for attempt in range(MAX_ATTEMPTS):
-        unprocessed = call(unprocessed)
-        if not unprocessed:
-            return
-        time.sleep(min(0.05 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))
-    raise StoreBusyError(f"DynamoDB left items unprocessed {MAX_ATTEMPTS} times; the table's capacity is too small")
-
-
 def _write_all(client: DynamoDBClient, table: str, items: Iterable[Attributes]) -> None:
     for batch in in_batches(items, WRITE_BATCH):
-        _until_processed(
+        until_processed(
             lambda requests: client.batch_write_item(RequestItems=requests)["UnprocessedItems"],
             {table: [{"PutRequest": {"Item": item}} for item in batch]},
         )
@@ -231,7 +214,7 @@ class SensorsStore:
 
         for batch in in_batches(sensor_ids, READ_BATCH):
             keys = [{"sensor_id": {"S": sensor_id}} for sensor_id in batch]
-            _until_processed(read, {self.table: {"Keys": keys, "ProjectionExpression": "sensor_id, source_id"}})
+            until_processed(read, {self.table: {"Keys": keys, "ProjectionExpression": "sensor_id, source_id"}})
         return found
 
     def register(self, sensor: Sensor, buckets: int) -> bool:
@@ -654,16 +637,7 @@ class IncidentsStore:
             ExpressionAttributeValues={":yes": {"S": "yes"}},
         )
         keys = ({"sensor_id": i["sensor_id"], "opened_at": i["opened_at"]} for page in pages for i in page["Items"])
-        for batch in in_batches(keys, READ_BATCH):
-            found: list[Attributes] = []
-
-            def read(request: Any, found: list[Attributes] = found) -> Any:
-                answer = self.client.batch_get_item(RequestItems=request)
-                found.extend(answer["Responses"].get(self.table, []))
-                return answer["UnprocessedKeys"]
-
-            _until_processed(read, {self.table: {"Keys": batch, "ConsistentRead": True}})
-            yield from map(incident_from_item, found)
+        yield from map(incident_from_item, items_of(self.client, self.table, keys))
 
     def settle(self, incident: Incident) -> None:
         """Take an incident that is over, and was told to everybody, off the list of those that need attention."""

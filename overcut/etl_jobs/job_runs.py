@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from overcut import RefusedError
 
-# a run that begins so long before its time is the run of that time
+# a run that begins so long before its time is the run of that time: clocks differ, some schedulers start ahead
 EARLY = timedelta(minutes=10)
 # longer ones are no cron: they are left out
 _LONGEST_SCHEDULE = 256

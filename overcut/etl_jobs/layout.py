@@ -10,7 +10,7 @@ predictions/dt=…/model_version=…/          verdicts by the UTC day on which 
 
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 LAKE_PREFIX = "lake/"
 HISTORICAL_PREFIX = "historical/"
@@ -34,6 +34,12 @@ def historical_prefix(day: date) -> str:
 
 def recent_prefix(bucket: int) -> str:
     return f"{RECENT_PREFIX}bucket={bucket}/"
+
+
+def judged_days(until: datetime) -> list[date]:
+    """The UTC days on which a run's last state was recorded for a prediction up to `until` to judge it, ascending."""
+    last = until.astimezone(UTC).date()
+    return [last - timedelta(days=1), last]
 
 
 def predictions_prefix(day: date) -> str:

@@ -22,7 +22,6 @@ from overcut.etl_jobs.job_runs import EARLY, JobRun
 
 # a job that was switched off must not be told of for ever
 MOST_IN_A_ROW = 3
-# clocks differ, and some schedulers start a little ahead
 # three gaps are the fewest of which a median is not moved by one; a gap of one and a half is no longer the same rhythm,
 # two are a run that was left out
 MIN_GAPS, MOST_IRREGULAR = 3, 1.5

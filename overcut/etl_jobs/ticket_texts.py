@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import floor, log10
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from overcut.etl_jobs.job_runs import zone_of
 from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
 
 # loaded again, or nearly: between these many times the usual rows
 _TWICE = (1.8, 2.2)
+_WHAT = {Kind.UNUSUAL_RUN: "Unusual", Kind.FAILED_RUN: "Failed", Kind.MISSED_RUN: "Missed"}
+_LEARNING = "The job has too few runs to know what is usual for it: this run is in order as far as that tells."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,12 @@ def closing(prediction: Prediction, streak: Streak, kind: Kind) -> Text:
         Kind.FAILED_RUN: f"{_line(verdict.job_name)} succeeded again",
         Kind.MISSED_RUN: f"{_line(verdict.job_name)} ran again",
     }[kind]
-    what = {Kind.UNUSUAL_RUN: "Unusual", Kind.FAILED_RUN: "Failed", Kind.MISSED_RUN: "Missed"}[kind]
     first, last = _when(streak.since, verdict.time_zone), _when(streak.until, verdict.time_zone)
     lasted = f"1 run, {first}" if streak.runs == 1 else f"{_count(streak.runs, 'run')}, from {first} to {last}"
     lines = [*_run_lines(verdict), *_rows_and_time(verdict)]
     if verdict.judgement is Judgement.LEARNING:
         lines.append(_LEARNING)
-    return Text(title, "\n".join([*lines, f"{what}: {lasted}", *_where(prediction)]))
-
-
-_LEARNING = "The job has too few runs to know what is usual for it: this run is in order as far as that tells."
+    return Text(title, "\n".join([*lines, f"{_WHAT[kind]}: {lasted}", *_where(prediction)]))
 
 
 def _title(verdict: Verdict) -> str:
@@ -104,10 +102,9 @@ def _figures(prediction: Prediction, streak: Streak) -> str:
         lines.append(f"Score: {verdict.anomaly_score:.2f}, cutoff {verdict.score_cutoff:.2f}; higher is more unusual")
     if verdict.is_learning:
         lines.append("Learning: the job has few runs so far; what is usual is a rough guess")
-    what = {Kind.UNUSUAL_RUN: "Unusual", Kind.FAILED_RUN: "Failed", Kind.MISSED_RUN: "Missed"}
     in_a_row = f"{_count(streak.runs, 'run')} in a row" if streak.runs > 1 else "1 run"
     since = _when(streak.since, verdict.time_zone)
-    lines.append(f"{what[verdict.kind or Kind.UNUSUAL_RUN]}: {in_a_row}, since {since}")
+    lines.append(f"{_WHAT[verdict.kind or Kind.UNUSUAL_RUN]}: {in_a_row}, since {since}")
     return "\n".join([*lines, *_where(prediction)])
 
 
@@ -257,11 +254,7 @@ def _duration(seconds: float) -> str:
 
 def _when(moment: datetime, time_zone: str) -> str:
     """A moment in the job's own zone, and in UTC; in UTC alone where the zone is unknown here."""
-    utc = moment.astimezone(UTC)
-    try:
-        local = moment.astimezone(ZoneInfo(time_zone))
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return f"{utc:%Y-%m-%d %H:%M} UTC"
+    utc, local = moment.astimezone(UTC), moment.astimezone(zone_of(time_zone))
     if local.replace(tzinfo=None) == utc.replace(tzinfo=None):
         return f"{utc:%Y-%m-%d %H:%M} UTC"
     shown = "%H:%M" if local.date() == utc.date() else "%Y-%m-%d %H:%M"

@@ -207,20 +207,17 @@ _CLOSES = {
 }
 
 
-def in_silence(missed: Iterable[Verdict], newest_record: datetime | None) -> set[str]:
-    """The jobs whose runs were missed while the lake was silent: nothing at all was recorded since that was clear.
+def is_proven(verdict: Verdict, newest_record: datetime | None) -> bool:
+    """Whether a run that is said to have been missed was: something was recorded after that was clear.
 
-    Of one job or two that says nothing, and the set is empty. Of more, it is the lake that is silent, or whoever feeds
-    it: that is for the people who run this, and is no hundred tickets for others. Once something is recorded, either
-    the runs are there, or they are missed indeed.
+    Otherwise the lake was silent. Of one job or two that says nothing. Of more than `MOST_MISSED_IN_SILENCE` it is the
+    lake that is silent, or whoever feeds it: that is for the people who run this, and is no hundred tickets for others.
+    Once something is recorded, either the runs are there, or they are missed indeed.
 
     Args:
         newest_record: when the lake's newest record was made; None when nobody knows.
     """
-    if newest_record is None:
-        return set()
-    jobs = {verdict.job_name for verdict in missed if verdict.recorded_at > newest_record}
-    return jobs if len(jobs) > MOST_MISSED_IN_SILENCE else set()
+    return newest_record is None or verdict.kind is not Kind.MISSED_RUN or verdict.recorded_at <= newest_record
 
 
 def newest(one: Prediction, other: Prediction) -> Prediction:

@@ -12,7 +12,7 @@ from moto.core.botocore_stubber import BotocoreStubber
 
 from lambdas.etl_jobs.open_tickets import handler as opening
 from lambdas.etl_jobs.open_tickets.opening import TicketOpener
-from lambdas.etl_jobs.stores import StoreBusyError
+from lambdas.runtime.dynamodb import StoreBusyError
 from lambdas.runtime.settings import SettingsError
 from overcut.etl_jobs.tickets import Action, EntriesOwedError, EntryState, TicketMovedError
 from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
@@ -179,7 +179,7 @@ def test_the_whole_table_tells_the_newest_tickets_with_their_entries(cloud: EtlC
 
 
 def test_a_table_that_stays_busy_is_not_waited_for_for_ever(cloud: EtlCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambdas.etl_jobs.stores.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("lambdas.runtime.dynamodb.time.sleep", lambda seconds: None)
     asked = []
 
     class Busy:

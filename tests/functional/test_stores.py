@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from lambdas.runtime.dynamodb import StoreBusyError
 from lambdas.sensors.stores import (
     HeadMovedError,
     QuarantinedEvent,
     Sensor,
     Source,
-    StoreBusyError,
 )
 from overcut.sensors.alerts import TextsOfOnePlace
 from overcut.sensors.cutoffs import Cutoff, UsualRange

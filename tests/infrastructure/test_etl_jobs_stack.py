@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from overcut.etl_jobs.verdicts import Kind
+from stacks.stage import EtlJobs, LakeFields
 from tests.conftest import logical_name, resources_of, synthesized
 from tests.infrastructure.templates import functions_of, text
+from training.etl_jobs import extract_features
 from workbench.cloud.service_model import ServiceModel
 
 ON_AWS = ["prod", "dev"]
@@ -119,6 +121,12 @@ def _as_sent(value: Any) -> Any:
     if isinstance(value, dict):
         return {key[:1].lower() + key[1:]: _as_sent(inner) for key, inner in value.items()}
     return value
+
+
+def test_the_extraction_and_the_stage_mean_the_same_by_default() -> None:
+    """The script stands alone, so it has defaults of its own, and is told of others only."""
+    assert LakeFields().model_dump() == extract_features.FIELDS
+    assert EtlJobs().day_folders == extract_features.DAY_FOLDERS
 
 
 # --- training and prediction ---

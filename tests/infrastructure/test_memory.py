@@ -318,7 +318,8 @@ def test_export_training_set(site: Site, run: Run) -> None:
     )
     cloud.pending.mark([(5, last_hour)], "mark")
     with run("sensors.export_training_set") as function:
-        assert function.invoke({"bucket": 5}) == {"hours": 1, "readings": 18_000}
+        # the hour may turn while this file runs: the one that is over then is exported too, and is empty
+        assert function.invoke({"bucket": 5})["readings"] == 18_000
         check("sensors.export_training_set", function, site.calls)
     assert cloud.pending.of(5) == []
     assert cloud.data.keys("readings/") == [f"readings/dt={last_hour:%Y-%m-%d}/{last_hour:%H}-0005.parquet"]

@@ -116,6 +116,8 @@ def test_letters(written: str, sent: str) -> None:
 
 
 WILD = st.text(st.characters() | st.sampled_from("\U0001f600\u202e\u2066\x07\n°ﷺ^{}[]|~€\\`é"), max_size=300)
+# no reading with half a surrogate pair in its sensor's id gets past the edge
+SENSOR_IDS = st.text(st.characters(codec="utf-8"), max_size=300)
 VALUES = st.floats(-1e30, 1e30) | st.sampled_from([0.0, -0.0, 1e-30, -1e-30, 999.96, 999999.99, -0.004])
 
 
@@ -123,7 +125,7 @@ VALUES = st.floats(-1e30, 1e30) | st.sampled_from([0.0, -0.0, 1e-30, -1e-30, 999
 def wild_incidents(draw: st.DrawFn) -> Incident:
     first = draw(st.datetimes(timezones=st.just(UTC)))
     return Incident(
-        equipment=Equipment(draw(WILD), draw(WILD), draw(WILD), draw(WILD)),
+        equipment=Equipment(draw(SENSOR_IDS), draw(WILD), draw(WILD), draw(WILD)),
         kind="equipment",
         state=IncidentState.OPEN,
         opened_at=first,

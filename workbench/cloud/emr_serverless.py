@@ -29,7 +29,14 @@ from ministack.services import eventbridge, stepfunctions
 from ministack.services.cloudformation import provisioners
 
 from workbench.cloud import spark
-from workbench.cloud.jobs import CAUSE_CHARACTERS, bucket_and_key, in_milliseconds, inherited_environment, s3
+from workbench.cloud.jobs import (
+    CAUSE_CHARACTERS,
+    JobFailedError,
+    bucket_and_key,
+    in_milliseconds,
+    inherited_environment,
+    s3,
+)
 from workbench.cloud.service_model import ApiError, Document, ServiceModel
 
 _OVER = frozenset({"SUCCESS", "FAILED", "CANCELLED"})
@@ -175,10 +182,6 @@ class EmrServerless:
         self._application(request)
         found = [{**run.description(), "id": run.identifier, "type": "SPARK"} for run in self._runs_of(request)]
         return _page("jobRuns", found, request)
-
-
-class JobFailedError(Exception):
-    """Why a job run ends as FAILED, as its stateDetails tell it."""
 
 
 class JobRun:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 CAUSE_CHARACTERS = 32_768
 
 
+class JobFailedError(Exception):
+    """Why a job ends as failed, as its description tells it."""
+
+
 @functools.cache
 def s3() -> "S3Client":
     # a session of its own: boto3's default one may not be used by several threads at once

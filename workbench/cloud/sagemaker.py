@@ -19,7 +19,14 @@ from ministack.core import router
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import eventbridge, stepfunctions
 
-from workbench.cloud.jobs import CAUSE_CHARACTERS, bucket_and_key, in_milliseconds, inherited_environment, s3
+from workbench.cloud.jobs import (
+    CAUSE_CHARACTERS,
+    JobFailedError,
+    bucket_and_key,
+    in_milliseconds,
+    inherited_environment,
+    s3,
+)
 from workbench.cloud.service_model import ApiError, Document, ServiceModel
 from workbench.cloud.training_container import Container, ContainerError, bundle_uri, pack
 
@@ -122,10 +129,6 @@ class TrainingJobs:
             if name not in self._jobs:
                 raise ApiError("ValidationException", "Requested resource not found.")
             return self._jobs[name]
-
-
-class JobFailedError(Exception):
-    """Why a job ends as Failed, as its FailureReason tells it."""
 
 
 class TrainingJob:

@@ -62,7 +62,7 @@ class _Play:
     def run(self) -> dict[str, Any]:
         lake, live = dict(self._script.jobs.lake()), self._script.live_days
         lines = self._fill_lake({day: records for day, records in lake.items() if day < live[0]})
-        training = self._train(_midnight(live[0]))
+        training, extracted = self._train(_midnight(live[0]))
         days = []
         for day in live:
             lines += self._fill_lake({day: lake[day]})
@@ -72,7 +72,7 @@ class _Play:
             self._show_ticket(head, entries)
         return {
             "etl_jobs": {
-                "lake": {"records": lines, "rejected": self._system.extracted("historical")["rejected"]},
+                "lake": {"records": lines, "rejected": extracted["rejected"]},
                 "training": training,
                 "days": days,
             },
@@ -85,7 +85,8 @@ class _Play:
         with step(self._console, f"Filling the data lake: {lines:,} records, {min(days)} to {max(days)}"):
             return write_lake(lake, days.items(), name="records").lines
 
-    def _train(self, until: datetime) -> dict[str, Any]:
+    def _train(self, until: datetime) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the training came to, and what the extraction before it counted."""
         with progress(self._console, "Extracting history with Spark, training", None) as tell:
             execution = self._system.run("Training", "demonstration-training", until, tell)
         self._demand(execution, "the training workflow")
@@ -98,13 +99,14 @@ class _Play:
         )
         if decision["decision"] != "promoted":
             raise DemonstrationError(f"the model was held: {decision['reason']}")
-        return {
+        training = {
             "status": execution.status,
             "decision": decision["decision"],
             "jobs": decision["jobs"],
             "runs": extracted["runs"],
             "seconds": round(execution.seconds, 1),
         }
+        return training, extracted
 
     def _judge(self, day: date) -> dict[str, Any]:
         with progress(self._console, f"{day:%A}: extract, predict, tickets", None) as tell:

@@ -38,8 +38,3 @@ def progress(console: Console, what: str, total: int | None) -> Iterator[Advance
 
         yield advance
         lines.update(task, total=total or 1, completed=total or 1, description=what)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 text`, `2 texts`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

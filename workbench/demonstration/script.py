@@ -15,7 +15,7 @@ from overcut import RefusedError
 from overcut.sensors.cohorts import MIN_READINGS
 from overcut.sensors.readings import Reading, RefusedReadingError, format_time, parse_time
 from stacks.stage import read_stage
-from workbench.demonstration.progress import counted
+from workbench.csv_files import counted
 from workbench.readings_files import read_readings
 from workbench.simulate import simulate_unit
 

@@ -20,8 +20,9 @@ from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.incidents import EQUIPMENT_FAULT, Incident, IncidentState, TextState
 from overcut.sensors.readings import Reading, format_time
 from stacks.stage import phone_parameter, read_stage
+from workbench.csv_files import counted
 from workbench.demonstration.house import PATIENCE_SECONDS, DemonstrationError, House
-from workbench.demonstration.progress import counted, progress, step
+from workbench.demonstration.progress import progress, step
 from workbench.demonstration.script import SOURCE_ID, Script
 from workbench.device import Device
 from workbench.sensors_system import SensorsSystem

@@ -18,6 +18,7 @@ from lambdas.etl_jobs.open_tickets.webhook import WebhookSink
 from lambdas.etl_jobs.stores import PredictionsReader, TicketsStore
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import SettingsError, load_settings
+from overcut.etl_jobs.layout import judged_days
 from overcut.etl_jobs.tickets import Action, EntriesOwedError, Sending, TicketSink, send_entries
 from overcut.etl_jobs.verdicts import Kind
 
@@ -93,8 +94,7 @@ def _open_tickets(made: Dependencies, until: datetime, has_time: Callable[[], bo
     open_tickets = defaultdict(set)
     for head in made.tickets.open_heads():
         open_tickets[head.job_name].add(head.kind)
-    days = [until.date() - timedelta(days=1), until.date()]
-    decided = made.opener.decide_all(days, open_tickets, datetime.now(UTC))
+    decided = made.opener.decide_all(judged_days(until), open_tickets, datetime.now(UTC))
     owing = made.tickets.owed()
     for key, entries in decided.entries.items():
         owing.setdefault(key, set()).update(entries)

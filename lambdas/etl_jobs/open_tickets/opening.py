@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from lambdas.etl_jobs.stores import PredictionsReader
 from overcut.etl_jobs.ticket_texts import Prediction
 from overcut.etl_jobs.tickets import (
+    MOST_MISSED_IN_SILENCE,
     Action,
     TicketMovedError,
     TicketStore,
     decide,
     deduplication_key,
-    in_silence,
+    is_proven,
     newest,
     run_key,
 )
@@ -32,7 +33,7 @@ class Decided:
     """How many tickets were opened, commented and closed, and under which keys entries were put.
 
     Attributes:
-        missed_in_silence: jobs that nothing was decided about: see `overcut.etl_jobs.tickets.in_silence`.
+        missed_in_silence: jobs that nothing was decided about: see `overcut.etl_jobs.tickets.is_proven`.
     """
 
     actions: dict[Action, int]
@@ -62,55 +63,61 @@ class TicketOpener:
         """
         done = Decided(dict.fromkeys(Action, 0), defaultdict(set))
         buckets, newest_record = self.predictions.by_bucket(days), self.predictions.newest_record()
-        wrong = (verdict for keys in buckets for key in keys for verdict in self._wrong(key))
-        silent = in_silence((one for one in wrong if one.kind is Kind.MISSED_RUN), newest_record)
-        done.missed_in_silence = len(silent)
-        believed = newest_record if silent else None
+        kinds, unproven = self._wrong((key for keys in buckets for key in keys), newest_record)
+        believed = None
+        if len(unproven) > MOST_MISSED_IN_SILENCE:
+            done.missed_in_silence, believed = len(unproven), newest_record
+        else:
+            for job_name in unproven:
+                kinds[job_name].add(Kind.MISSED_RUN)
+        for job_name, job_kinds in open_tickets.items():
+            kinds[job_name].update(job_kinds)
         for keys in buckets:
-            for job_name, (kinds, predictions) in self._of_bucket(keys, open_tickets, believed).items():
-                for kind in sorted(kinds):
+            for job_name, predictions in self._of_bucket(keys, kinds, believed).items():
+                for kind in sorted(kinds[job_name]):
                     self._settle(job_name, kind, predictions, now, done)
         return done
 
-    def _of_bucket(
-        self, keys: Collection[str], open_tickets: Mapping[str, Collection[Kind]], believed: datetime | None
-    ) -> dict[str, tuple[set[Kind], list[Prediction]]]:
-        """What there is to decide about, by job: the kinds, and the predictions of all its runs.
+    def _wrong(
+        self, keys: Iterable[str], newest_record: datetime | None
+    ) -> tuple[defaultdict[str, set[Kind]], set[str]]:
+        """Of each job the kinds that something is wrong of; and the jobs missed while the lake was silent."""
+        kinds: defaultdict[str, set[Kind]] = defaultdict(set)
+        unproven = set()
+        for line in (line for key in keys for line in self.predictions.lines(key)):
+            # most lines are about runs in order: they need not be parsed
+            if any(word in line for word in _WRONG):
+                verdict = Verdict.from_json(line)
+                if verdict.kind is None or verdict.kind not in self.kinds:
+                    continue
+                if is_proven(verdict, newest_record):
+                    kinds[verdict.job_name].add(verdict.kind)
+                else:
+                    unproven.add(verdict.job_name)
+        return kinds, unproven
 
-        The objects are read twice: which jobs matter is known only after the first time, and they are few.
+    def _of_bucket(
+        self, keys: Collection[str], jobs: Collection[str], believed: datetime | None
+    ) -> dict[str, list[Prediction]]:
+        """The predictions of all runs of those of `jobs` that are in a bucket, by job: of each run the newest.
+
+        The objects are read a second time: which jobs matter is known only after the first, and they are few.
 
         Args:
             believed: what was clear only later never to have come is left out; None believes all.
         """
-        kinds: defaultdict[str, set[Kind]] = defaultdict(set)
-        for key in keys:
-            for verdict in self._wrong(key):
-                if verdict.kind is not None and _is_believed(verdict, believed):
-                    kinds[verdict.job_name].add(verdict.kind)
         runs: defaultdict[str, dict[str, Prediction]] = defaultdict(dict)
         for key in keys:
             uri, link = self.predictions.uri(key), self.predictions.link(key)
             for line in self.predictions.lines(key):
                 job_name = json.loads(line)["job_name"]
-                if job_name not in kinds and job_name not in open_tickets:
+                if job_name not in jobs:
                     continue
                 prediction = Prediction(Verdict.from_json(line), uri, link)
-                if _is_believed(prediction.verdict, believed):
+                if is_proven(prediction.verdict, believed):
                     run_id = prediction.verdict.run_id
                     runs[job_name][run_id] = newest(prediction, runs[job_name].get(run_id, prediction))
-        return {
-            job_name: (kinds[job_name] | set(open_tickets.get(job_name, ())), list(predictions.values()))
-            for job_name, predictions in runs.items()
-        }
-
-    def _wrong(self, key: str) -> Iterator[Verdict]:
-        """Every line that a ticket may be about."""
-        for line in self.predictions.lines(key):
-            # most lines are about runs in order: they need not be parsed
-            if any(word in line for word in _WRONG):
-                verdict = Verdict.from_json(line)
-                if verdict.kind in self.kinds:
-                    yield verdict
+        return {job_name: list(predictions.values()) for job_name, predictions in runs.items()}
 
     def _settle(
         self, job_name: str, kind: Kind, predictions: Collection[Prediction], now: datetime, done: Decided
@@ -130,7 +137,3 @@ class TicketOpener:
                 continue
             return
         raise TicketMovedError(f"the ticket {key} moved {MAX_DECISIONS} times while it was decided about")
-
-
-def _is_believed(verdict: Verdict, until: datetime | None) -> bool:
-    return until is None or verdict.kind is not Kind.MISSED_RUN or verdict.recorded_at <= until

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,15 @@ from itertools import groupby
 
 from arro3.io import read_parquet
 
+from lambdas.etl_jobs.extractions import last_counts
 from lambdas.etl_jobs.predict_anomalies.verdict_files import VerdictFile
 from lambdas.runtime.objects import Bucket
 from overcut.etl_jobs.job_runs import JobRun, JobRunRefusedError, Status, parse_job_run
 from overcut.etl_jobs.layout import (
-    EXTRACTIONS_PREFIX,
     PROMOTED_PREFIX,
     Promoted,
     bucket_of,
+    judged_days,
     predictions_key,
     predictions_prefix,
     recent_prefix,
@@ -121,7 +121,7 @@ class Predictor:
             ModelRefusedError: no model that was in force can be used. What another one of these days is to judge goes
                 on without it.
         """
-        days = [until.date() - timedelta(days=1), until.date()]
+        days = judged_days(until)
         keys = (key for key in self.data.keys(PROMOTED_PREFIX) if key.endswith(".npz"))
         promoted = sorted(map(Promoted.from_key, keys))
         promoted = [one for one in promoted if one.effective_from < until]
@@ -148,9 +148,8 @@ class Predictor:
 
     def lines_rejected(self) -> int:
         """The lines of the lake that the last extraction of recent runs could not read."""
-        keys = self.data.keys(f"{EXTRACTIONS_PREFIX}recent/")
-        lines = [line for key in keys for line in self.data.get(key).splitlines() if line.strip()]
-        return sum(int(json.loads(line)["rejected"]) for line in lines)
+        counts = last_counts(self.data, "recent")
+        return int(counts["rejected"]) if counts else 0
 
     def _model(self, promoted: Promoted, bucket: int) -> Model:
         """The model, of whose jobs only the bucket's are kept."""

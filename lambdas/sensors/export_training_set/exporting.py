@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from arro3.core import Array, DataType, RecordBatch, Table
 from arro3.io import write_parquet
 
-from lambdas.sensors.stores import DataBucket, PendingExportsStore, ReadingsStore, SensorsStore, in_batches
+from lambdas.runtime.dynamodb import in_batches
+from lambdas.sensors.stores import DataBucket, PendingExportsStore, ReadingsStore, SensorsStore
 from overcut.sensors.layout import hour_of, readings_key
 from overcut.sensors.readings import Reading
 
