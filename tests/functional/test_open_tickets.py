@@ -427,7 +427,8 @@ def missed(job_name: str, day: float) -> Verdict:
 
 def last_record(cloud: EtlCloud, day: float) -> None:
     """The last extraction saw nothing that was recorded later."""
-    counts = {"rejected": 0, "newest_recorded_at": (MONDAY + timedelta(days=day)).isoformat()}
+    newest = (MONDAY + timedelta(days=day)).isoformat()
+    counts = {"until": newest, "rejected": 0, "newest_recorded_at": newest}
     cloud.predictions.put("extractions/recent/part-0.txt", json.dumps(counts).encode() + b"\n")
 
 
@@ -441,6 +442,17 @@ def test_a_lake_that_is_silent_is_no_hundred_tickets_and_what_is_missed_then_is_
         "orders_daily loaded 1,204 rows, usually about 120,000",
         "earlier did not run at 2026-03-02 05:24 Europe/Berlin (04:24 UTC)",
     }
+    last_record(desk.cloud, 0.35)
+    desk.run(opened=3, sent=3)
+
+
+def test_of_two_extractions_that_ran_at_once_the_one_that_reached_further_counts(desk: Desk) -> None:
+    """Each writes an object under a name of its own, and neither takes the other's away."""
+    desk.cloud.predict([missed(f"job-{k}", 0.3) for k in range(3)])
+    last_record(desk.cloud, 0.2)
+    desk.cloud.predictions.put(
+        "extractions/recent/part-1.txt", desk.cloud.predictions.get("extractions/recent/part-0.txt")
+    )
     last_record(desk.cloud, 0.35)
     desk.run(opened=3, sent=3)
 
@@ -463,6 +475,6 @@ def test_a_silent_lake_is_counted(desk: Desk, capsys: pytest.CaptureFixture[str]
 def test_a_lake_may_be_silent_altogether_or_from_just_after_the_runs_were_due(desk: Desk, newest: str | None) -> None:
     # due at 02:00 on Monday and 0.18 days, clear a while later
     desk.cloud.predict([missed(f"job-{k}", 0.18) for k in range(3)])
-    counts = {"rejected": 0, "newest_recorded_at": newest}
+    counts = {"until": "2026-03-03T00:10:00Z", "rejected": 0, "newest_recorded_at": newest}
     desk.cloud.predictions.put("extractions/recent/part-0.txt", json.dumps(counts).encode() + b"\n")
     desk.run()

@@ -434,7 +434,7 @@ def test_every_outcome_is_counted_and_the_lakes_rejected_lines_once(
     pipeline: Pipeline, model: Model, metrics: Callable[[], dict[str, int]]
 ) -> None:
     pipeline.promote(model)
-    pipeline.data.put("extractions/recent/part-00000.txt", b'{"lines": 900, "rejected": 7, "runs": 400}\n')
+    pipeline.data.put("extractions/recent/part-00000.txt", b'{"until": "2026-03-03T00:10:00Z", "rejected": 7}\n')
     pipeline.data.put("extractions/recent/_SUCCESS", b"")
     pipeline.data.put("extractions/historical/part-00000.txt", b'{"lines": 900, "rejected": 50, "runs": 400}\n')
     failed = [replace(run, status=Status.FAILED) for run in two_days(ORDERS)[:1]]
