@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,8 +30,9 @@ from lambdas.runtime.dynamodb import (
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
 from overcut.sensors.alerts import TextsOfOnePlace
-from overcut.sensors.cutoffs import Cutoff, UsualRange
+from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange
 from overcut.sensors.incidents import (
+    EQUIPMENT_FAULT,
     Cause,
     Change,
     Equipment,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 WRITE_BATCH = 25  # the most that BatchWriteItem takes
+# sorts after every key that begins with a time
+_LAST = "~"
 
 Thing = TypeVar("Thing")
 
@@ -108,18 +112,14 @@ class ReadingsStore:
             )
         )
 
-    def after(self, sensor_id: str, moment: datetime, count: int) -> list[Reading]:
-        """A sensor's first `count` readings after `moment`, in order."""
+    def since(self, sensor_id: str, first: datetime, count: int) -> list[Reading]:
+        """A sensor's first `count` readings from `first` on, in order."""
         oldest_first = self._query(
-            KeyConditionExpression="sensor_id = :s AND measured_at > :a",
-            ExpressionAttributeValues={":s": {"S": sensor_id}, ":a": {"S": format_time(moment)}},
+            KeyConditionExpression="sensor_id = :s AND measured_at >= :a",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":a": {"S": format_time(first)}},
             Limit=count,
         )
         return list(islice(oldest_first, count))
-
-    def since(self, sensor_id: str, first: datetime) -> list[Reading]:
-        """A sensor's readings from `first` on, in order."""
-        return self.between(sensor_id, first, datetime.max.replace(tzinfo=UTC))
 
     def before(self, sensor_id: str, moment: datetime, count: int) -> list[Reading]:
         """A sensor's last `count` readings before `moment`, in order."""
@@ -307,7 +307,10 @@ def _cutoff_item(cutoff: Cutoff) -> Attributes:
 
 def _cutoff_from_item(item: Mapping[str, Any]) -> Cutoff:
     values = from_attributes(item)
+    for one in values["ranges"]:
+        one["features"] = {sys.intern(name): Usual(**usual) for name, usual in one["features"].items()}
     values["ranges"] = tuple(UsualRange(**one) for one in values["ranges"])
+    values["stuck_after"] = int(values["stuck_after"])
     values["trained_at"] = parse_time(values["trained_at"])
     values["effective_from"] = parse_time(values["effective_from"])
     values["interval"] = timedelta(seconds=values["interval"])
@@ -544,7 +547,7 @@ class IncidentsStore:
             placeholders[f":t{k}"] = to_attribute(_text_values(text))
         update = {
             "TableName": self.table,
-            "Key": to_attributes({"sensor_id": sensor_id, "opened_at": format_time(change.episode.opened_at)}),
+            "Key": _key(sensor_id, kind, change.episode.opened_at),
             "UpdateExpression": expression,
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": placeholders,
@@ -596,9 +599,9 @@ class IncidentsStore:
 
     # --- reading ---
 
-    def get(self, sensor_id: str, opened_at: datetime) -> Incident | None:
+    def get(self, sensor_id: str, opened_at: datetime, kind: str = EQUIPMENT_FAULT) -> Incident | None:
         """One incident as of now."""
-        key = to_attributes({"sensor_id": sensor_id, "opened_at": format_time(opened_at)})
+        key = _key(sensor_id, kind, opened_at)
         answer = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
         return incident_from_item(answer["Item"]) if "Item" in answer else None
 
@@ -611,7 +614,7 @@ class IncidentsStore:
             ExpressionAttributeValues={
                 ":s": {"S": sensor_id},
                 ":a": {"S": format_time(first)},
-                ":b": {"S": format_time(last)},
+                ":b": {"S": f"{format_time(last)}{_LAST}"},
             },
         )
         return [incident_from_item(item) for page in pages for item in page["Items"]]
@@ -622,7 +625,7 @@ class IncidentsStore:
             TableName=self.table,
             ConsistentRead=True,
             KeyConditionExpression="sensor_id = :s AND opened_at <= :b",
-            ExpressionAttributeValues={":s": {"S": sensor_id}, ":b": {"S": format_time(last)}},
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":b": {"S": f"{format_time(last)}{_LAST}"}},
             ScanIndexForward=False,
             Limit=5,
         )
@@ -768,13 +771,18 @@ def _head_from_item(item: Mapping[str, Any]) -> Head:
 
 
 def _incident_key(incident: Incident) -> Attributes:
-    return to_attributes({"sensor_id": incident.equipment.sensor_id, "opened_at": format_time(incident.opened_at)})
+    return _key(incident.equipment.sensor_id, incident.kind, incident.opened_at)
+
+
+def _key(sensor_id: str, kind: str, opened_at: datetime) -> Attributes:
+    """Incidents of different kinds may be opened by the same minute."""
+    entry = format_time(opened_at)
+    return {"sensor_id": {"S": sensor_id}, "opened_at": {"S": entry if kind == EQUIPMENT_FAULT else f"{entry}#{kind}"}}
 
 
 def _incident_values(incident: Incident) -> dict[str, Any]:
     return {
-        "sensor_id": incident.equipment.sensor_id,
-        "opened_at": format_time(incident.opened_at),
+        **from_attributes(_incident_key(incident)),
         "reference": incident.reference,
         "equipment": asdict(incident.equipment),
         "kind": incident.kind,
@@ -799,7 +807,7 @@ def incident_from_item(item: Mapping[str, Any]) -> Incident:
         equipment=Equipment(**values["equipment"]),
         kind=values["kind"],
         state=IncidentState(values["state"]),
-        opened_at=parse_time(values["opened_at"]),
+        opened_at=parse_time(values["opened_at"].partition("#")[0]),
         first_anomalous_at=parse_time(values["first_anomalous_at"]),
         last_anomalous_at=parse_time(values["last_anomalous_at"]),
         recovered_at=parse_time(values["recovered_at"]) if "recovered_at" in values else None,

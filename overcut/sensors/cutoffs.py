@@ -1,10 +1,10 @@
 """Cutoffs: what a sensor's readings are judged by."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from overcut.sensors.incidents import Cause
+from overcut.sensors.features import Feature
 
 # longer than any function keeps a cutoff in memory, so that all of them judge a minute by the same one
 PROMOTION_DELAY = timedelta(minutes=15)
@@ -12,22 +12,41 @@ CACHE_FOR = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class UsualRange:
-    """What one measure of one sensor usually shows.
+class Usual:
+    """What one feature of one measure usually is, in the measure's unit.
 
     Attributes:
-        centre, spread: in the measure's unit; normalised is `(value - centre) / spread`. `spread` is never 0.
-        low, high: the 1 % and 99 % quantiles of the training window, in the measure's unit.
+        centre: its median.
+        up, down: how far above and below the centre it usually gets at its furthest. `down` of 0: being below is
+            never unusual.
+    """
+
+    centre: float
+    up: float
+    down: float
+
+    def normalised(self, value: float) -> float:
+        """The value in units in which every sensor of a cohort is alike: 1 is its usual furthest."""
+        deviation = value - self.centre
+        if deviation >= 0:
+            return deviation / self.up
+        return deviation / self.down if self.down else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UsualRange:
+    """What one measure of one sensor usually shows, in the measure's unit.
+
+    Attributes:
+        low, high: the 1 % and 99 % quantiles of the training window.
+        min_deviation: nobody is woken for less.
     """
 
     measure: str
-    centre: float
-    spread: float
     low: float
     high: float
-
-    def normalised(self, value: float) -> float:
-        return (value - self.centre) / self.spread
+    min_deviation: float
+    features: Mapping[Feature, Usual]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +57,9 @@ class Cutoff:
         effective_from: readings measured from here on are judged by it, until a newer one is in force.
         score_cutoff: `score_mean + z_factor * score_sd`; a reading is anomalous when its score is above it.
         interval: how far apart the sensor's readings usually are.
-        ranges: one a measure, in the order in which the forest takes them.
+        stuck_after: so many equal readings in a row are a stuck sensor; 0 where it often shows equal ones.
+        ranges: one a measure, in the order in which the forests take them. None at all: the sensor was silent for a
+            whole training window and is learning again.
     """
 
     sensor_id: str
@@ -52,41 +73,27 @@ class Cutoff:
     z_factor: float
     interval: timedelta
     reading_count: int
+    stuck_after: int
     ranges: tuple[UsualRange, ...]
 
     @property
     def model_key(self) -> str:
-        """Where the forest is, in the data bucket."""
+        """Where the model is, in the data bucket."""
         return model_key(self.cohort_id, self.model_version)
-
-    def point(self, values: Mapping[str, float]) -> list[float] | None:
-        """A reading's values as the forest takes them; None when one of the measures that were learned is missing."""
-        if any(usual.measure not in values for usual in self.ranges):
-            return None
-        return [usual.normalised(values[usual.measure]) for usual in self.ranges]
 
 
 def model_key(cohort_id: str, model_version: str) -> str:
-    """Where a cohort's forest of one version is, in the data bucket."""
-    return f"models/sensors/{cohort_id}/{model_version}/forest.msgpack"
+    """Where a cohort's model of one version is, in the data bucket."""
+    return f"models/sensors/{cohort_id}/{model_version}/model.zip"
 
 
 def in_force(cutoffs: Sequence[Cutoff], measured_at: datetime) -> Cutoff | None:
     """The newest of `cutoffs` that was in force at `measured_at`; None while the sensor was learning."""
     effective = [cutoff for cutoff in cutoffs if cutoff.effective_from <= measured_at]
-    return max(effective, key=lambda cutoff: cutoff.trained_at, default=None)
+    newest = max(effective, key=lambda cutoff: cutoff.trained_at, default=None)
+    return newest if newest and newest.ranges else None
 
 
-def explain(anomaly_score: float, cutoff: Cutoff, values: Mapping[str, float], units: Mapping[str, str]) -> Cause:
-    """What made a reading anomalous: the measure that is furthest from its centre, in spreads."""
-    furthest = max(cutoff.ranges, key=lambda usual: abs(usual.normalised(values[usual.measure])))
-    return Cause(
-        measure=furthest.measure,
-        unit=units.get(furthest.measure, ""),
-        value=values[furthest.measure],
-        usual_low=furthest.low,
-        usual_high=furthest.high,
-        anomaly_score=anomaly_score,
-        score_cutoff=cutoff.score_cutoff,
-        model_version=cutoff.model_version,
-    )
+def retired(cutoff: Cutoff, trained_at: datetime, effective_from: datetime) -> Cutoff:
+    """What follows on a cutoff of a sensor that was silent for a whole training window: it must be learned again."""
+    return replace(cutoff, trained_at=trained_at, effective_from=effective_from, ranges=())

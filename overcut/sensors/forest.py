@@ -5,6 +5,7 @@ Guha, Mishra, Roy, Schrijvers: Robust Random Cut Forest Based Anomaly Detection 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import log2
 
 from krcf import RandomCutForest, RandomCutForestOptions
 
@@ -23,6 +24,11 @@ class ForestParameters:
 
     num_trees: int = 30
     num_samples_per_tree: int = 128
+
+    @property
+    def highest_score(self) -> float:
+        """What a point scores that every tree cuts off first: as far out as a score can tell."""
+        return log2(self.num_samples_per_tree + 1)
 
 
 def train_forest(
@@ -50,7 +56,7 @@ def train_forest(
     return forest
 
 
-def anomaly_score(forest: RandomCutForest, point: Sequence[float]) -> float:
+def forest_score(forest: RandomCutForest, point: Sequence[float]) -> float:
     """How anomalous `point` is, shape (dimensions,): higher is more anomalous, and only within this forest."""
     return forest.score(_within_reach(point))
 

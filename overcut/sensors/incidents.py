@@ -12,11 +12,13 @@ import base64
 import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 EQUIPMENT_FAULT = "equipment"
+STUCK_SENSOR = "stuck"
+KINDS = (EQUIPMENT_FAULT, STUCK_SENSOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,11 @@ class JudgedReading:
 
     measured_at: datetime
     is_anomaly: bool | None
+    is_stuck: bool = False
+
+    def of_kind(self, kind: str) -> "JudgedReading":
+        """The verdict that a kind of incident goes by."""
+        return self if kind == EQUIPMENT_FAULT else JudgedReading(self.measured_at, self.is_stuck)
 
 
 @dataclass(frozen=True)
@@ -321,6 +328,9 @@ class Cause:
     Attributes:
         value, usual_low, usual_high: in `unit`.
         anomaly_score, score_cutoff: only comparable with each other, under `model_version`.
+        feature: what of the measure is unusual; see `overcut.sensors.features`.
+        trained_at: names the sensor's cutoff.
+        inputs: of each measure the readings that the score was made from, the last one being the minute's own.
     """
 
     measure: str
@@ -331,6 +341,9 @@ class Cause:
     anomaly_score: float
     score_cutoff: float
     model_version: str
+    feature: str = "value"
+    trained_at: str = ""
+    inputs: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,11 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from krcf import RandomCutForest
-
 from lambdas.runtime.clock import Clock
-from lambdas.sensors.detect_anomalies.histories import Histories
+from lambdas.sensors.detect_anomalies.histories import Histories, History
 from lambdas.sensors.stores import CutoffsStore, DataBucket, HeadMovedError, IncidentsStore, ReadingsStore, SensorsStore
 from overcut.sensors.alerts import (
     Contact,
@@ -20,13 +18,14 @@ from overcut.sensors.alerts import (
     first_text_state,
     send_texts,
 )
-from overcut.sensors.cutoffs import CACHE_FOR, Cutoff, explain, in_force
-from overcut.sensors.forest import anomaly_score, load_forest
+from overcut.sensors.cutoffs import CACHE_FOR, Cutoff, in_force
+from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import (
-    EQUIPMENT_FAULT,
+    KINDS,
     Change,
     ChangeKind,
     Episode,
+    Head,
     Incident,
     IncidentState,
     JudgedReading,
@@ -37,11 +36,13 @@ from overcut.sensors.incidents import (
     decide,
     find_runs,
 )
+from overcut.sensors.judging import Series, explain, judge
+from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, format_time
 
 # what is remembered of so many takes about 25 MB
 MAX_SENSORS_REMEMBERED = 3_000
-MAX_FORESTS_REMEMBERED = 40
+MAX_MODELS_REMEMBERED = 20
 MAX_DECISIONS = 5
 READINGS_BETWEEN = 200
 
@@ -80,11 +81,12 @@ class AlertRules:
 class Judge:
     """Gives readings their verdict by the cutoff that was in force when they were measured."""
 
-    def __init__(self, cutoffs: CutoffsStore, bucket: DataBucket) -> None:
+    def __init__(self, cutoffs: CutoffsStore, bucket: DataBucket, rule: RunRule) -> None:
         self._store = cutoffs
         self._bucket = bucket
+        self._rule = rule
         self._cutoffs: OrderedDict[str, tuple[datetime, list[Cutoff]]] = OrderedDict()
-        self._forests: OrderedDict[str, RandomCutForest] = OrderedDict()
+        self._models: OrderedDict[str, Model] = OrderedDict()
 
     def cutoffs(self, sensor_id: str, oldest: datetime, now: datetime) -> list[Cutoff]:
         """The sensor's cutoffs that readings from `oldest` on may be judged by."""
@@ -98,32 +100,21 @@ class Judge:
             return [*self._store.as_of(sensor_id, oldest), *self._store.trained_after(sensor_id, oldest)]
         return cutoffs
 
-    def judge(self, readings: Sequence[Reading], cutoffs: Sequence[Cutoff]) -> list[JudgedReading]:
-        """The verdicts on one sensor's readings."""
-        return [JudgedReading(reading.measured_at, self._is_anomaly(reading, cutoffs)) for reading in readings]
+    def judge(self, series: Series, first: int, cutoffs: Sequence[Cutoff]) -> list[JudgedReading]:
+        """The verdicts on one sensor's readings from number `first` on."""
+        return judge(series, first, cutoffs, self.model, self._rule)
 
-    def score(self, reading: Reading, cutoff: Cutoff) -> float | None:
-        """The reading's anomaly score; None when it lacks a measure."""
-        point = cutoff.point(reading.values)
-        return None if point is None else anomaly_score(self._forest(cutoff), point)
-
-    def _is_anomaly(self, reading: Reading, cutoffs: Sequence[Cutoff]) -> bool | None:
-        cutoff = in_force(cutoffs, reading.measured_at)
-        if cutoff is None:
-            return None
-        score = self.score(reading, cutoff)
-        return None if score is None else score > cutoff.score_cutoff
-
-    def _forest(self, cutoff: Cutoff) -> RandomCutForest:
-        forest = self._forests.get(cutoff.model_key)
-        if forest is None:
-            forest = load_forest(self._bucket.get(cutoff.model_key))
-            self._forests[cutoff.model_key] = forest
-            if len(self._forests) > MAX_FORESTS_REMEMBERED:
-                self._forests.popitem(last=False)
+    def model(self, cutoff: Cutoff) -> Model:
+        """The model that a cutoff belongs to."""
+        model = self._models.get(cutoff.model_key)
+        if model is None:
+            model = load_model(self._bucket.get(cutoff.model_key))
+            self._models[cutoff.model_key] = model
+            if len(self._models) > MAX_MODELS_REMEMBERED:
+                self._models.popitem(last=False)
         else:
-            self._forests.move_to_end(cutoff.model_key)
-        return forest
+            self._models.move_to_end(cutoff.model_key)
+        return model
 
 
 class Detector:
@@ -194,40 +185,88 @@ class Detector:
             self._outcomes.count("ReadingsWhileLearning", len(new))
             return []
         self._outcomes.count("ReadingsJudged", len(new))
+        remembered = self._remembered(sensor_id, new, cutoffs, judging.interval)
+        if remembered is not None and (remembered.is_quiet and not remembered.has_anomaly()):
+            return []  # an open incident's run would be in sight: there is nothing to open, extend or close
         needed = self._rule.history_needed(judging.interval)
-        window = self._remembered(sensor_id, self._judge.judge(new, cutoffs), judging.interval, needed)
-        if window is None:
+        if remembered is not None and remembered.judged >= needed:
+            window = remembered.window()
+        else:
+            if remembered is None and self._is_quiet(sensor_id, new, judging.interval):
+                return []
             window = self._read_window(sensor_id, new[0].measured_at, new[-1].measured_at, judging.interval, needed)
-            self._histories.put(sensor_id, window, len(window))
-            self._read_at[sensor_id] = self._clock.now()
-        elif not find_runs(window, judging.interval, self._rule):
-            # an open incident's run would be in sight: there is nothing to open, extend or close
-            return []
         return self._settle(sensor_id, window, arrivals, judging.interval)
 
     def _remembered(
-        self, sensor_id: str, new: Sequence[JudgedReading], interval: timedelta, needed: int
-    ) -> list[JudgedReading] | None:
-        """The window from memory; None when it must be read: from time to time in any case, since another instance may
-        have been handed a correction of what is remembered here."""
+        self, sensor_id: str, new: Sequence[Reading], cutoffs: Sequence[Cutoff], interval: timedelta
+    ) -> History | None:
+        """The sensor's history with the new readings judged; None when it must be read: from time to time in any case,
+        since another instance may have been handed a correction of what is remembered here."""
         if len(self._read_at) > MAX_SENSORS_REMEMBERED:
             self._read_at.clear()
         read_at = self._read_at.get(sensor_id)
         if read_at is None or abs(self._clock.now() - read_at) >= CACHE_FOR:
             return None
-        return self._histories.extended(sensor_id, new, interval, needed)
+        history = self._histories.extended(sensor_id, new, interval)
+        if history is None:
+            return None
+        judged = self._judge.judge(history.series, history.first_new, cutoffs)
+        if any(one.is_anomaly is None for one in judged):
+            return None
+        return self._remember(sensor_id, history.series, [*history.window(), *judged], interval, history.is_quiet)
+
+    def _remember(
+        self,
+        sensor_id: str,
+        series: Series,
+        judged: Sequence[JudgedReading],
+        interval: timedelta,
+        is_quiet: bool,
+    ) -> History | None:
+        keep = self._rule.history_needed(interval)
+        return self._histories.put(sensor_id, series, judged, interval=interval, keep=keep, is_quiet=is_quiet)
+
+    def _is_quiet(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> bool:
+        """Whether there is nothing to decide about new readings, from as little as tells that: no run is in sight, and no
+        incident is open or so new that these readings could change it."""
+        needed = self._rule.readings_needed(interval)
+        first, last = new[0].measured_at, new[-1].measured_at
+        series, at = self._read(sensor_id, first, last, interval, needed)
+        judged = self._judge.judge(series, at, self._cutoffs(sensor_id, first))
+        for kind in KINDS:
+            if find_runs([one.of_kind(kind) for one in judged], interval, self._rule):
+                return False
+            head = self._incidents.head(sensor_id, kind)
+            if head and (head.is_open or judged[0].measured_at <= head.last_anomalous_at):
+                return False
+        if judged[-1].measured_at == last:
+            self._remember(sensor_id, series, judged, interval, True)
+            self._read_at[sensor_id] = self._clock.now()
+        return True
 
     def _read_window(
         self, sensor_id: str, first: datetime, last: datetime, interval: timedelta, before: int
     ) -> list[JudgedReading]:
-        """The verdicts as the table has them now: from `before` readings before `first` to as long after `last` as a
-        run and a recovery may take. A longer look ahead would make a backlog slower the longer it is."""
-        ahead = self._rule.recovery + 2 * self._rule.readings_needed(interval) * interval
-        readings = self._readings.before(sensor_id, first, before)
-        readings += self._readings.between(sensor_id, first, last + ahead)
-        if not readings:
-            return []
-        return self._judge.judge(readings, self._cutoffs(sensor_id, readings[0].measured_at))
+        """The verdicts as the table has them now: from `before` readings before `first` to as long after `last` as what
+        it may change. What is read is remembered."""
+        series, at = self._read(sensor_id, first, last, interval, before)
+        judged = self._judge.judge(series, at, self._cutoffs(sensor_id, datetime.fromtimestamp(series.times[at], UTC)))
+        self._remember(sensor_id, series, judged, interval, False)
+        self._read_at[sensor_id] = self._clock.now()
+        return judged
+
+    def _read(
+        self, sensor_id: str, first: datetime, last: datetime, interval: timedelta, before: int
+    ) -> tuple[Series, int]:
+        """A sensor's readings around some, and the number of the first to judge: `before` before `first`.
+
+        They begin a window earlier, and end as long after `last` as windows that hold it, a run and a recovery take. A
+        longer look ahead would make a backlog slower the longer it is.
+        """
+        ahead = self._rule.recovery + (WINDOW + 2 * self._rule.readings_needed(interval)) * interval
+        earlier = self._readings.before(sensor_id, first, before + WINDOW - 1)
+        readings = [*earlier, *self._readings.between(sensor_id, first, last + ahead)]
+        return Series.of(readings), max(0, len(earlier) - before)
 
     def _cutoffs(self, sensor_id: str, oldest: datetime) -> list[Cutoff]:
         return self._judge.cutoffs(sensor_id, oldest, self._clock.now())
@@ -235,35 +274,57 @@ class Detector:
     def _settle(
         self, sensor_id: str, window: list[JudgedReading], arrivals: Sequence[Arrival], interval: timedelta
     ) -> list[Incident]:
+        """Bring the sensor's incidents of every kind up to date; return those whose texts may be due now."""
+        return [
+            incident for kind in KINDS for incident in self._settle_kind(sensor_id, kind, window, arrivals, interval)
+        ]
+
+    def _settle_kind(
+        self, sensor_id: str, kind: str, window: list[JudgedReading], arrivals: Sequence[Arrival], interval: timedelta
+    ) -> list[Incident]:
         """Decide and store until nobody has changed the sensor's head in between."""
         moments = {arrival.reading.measured_at for arrival in arrivals}
         due: set[datetime] = set()
         for _ in range(MAX_DECISIONS):
-            head = self._incidents.head(sensor_id, EQUIPMENT_FAULT)
-            if head and head.is_open and not (window and window[0].measured_at <= head.last_anomalous_at):
-                before = self._rule.readings_needed(interval)
-                window = self._read_window(sensor_id, head.last_anomalous_at, max(moments), interval, before)
-            if head and window and window[-1].measured_at < head.first_anomalous_at:
-                # whether anything parts these late readings from the head's incident
-                between = self._readings.after(sensor_id, window[-1].measured_at, READINGS_BETWEEN)
-                window += self._judge.judge(between, self._cutoffs(sensor_id, window[-1].measured_at))
+            head = self._incidents.head(sensor_id, kind)
+            window = self._reaching(sensor_id, head, window, max(moments), interval)
             try:
-                for change in (changes := decide(head, window, moments, interval, self._rule)):
-                    if self._apply(sensor_id, change, changes, window, arrivals):
+                verdicts = [one.of_kind(kind) for one in window]
+                for change in (changes := decide(head, verdicts, moments, interval, self._rule)):
+                    if self._apply(sensor_id, kind, change, changes, verdicts, arrivals):
                         due.add(change.episode.opened_at)
                     head = change.head or head
             except HeadMovedError:
                 self._outcomes.count("DecisionsRepeated")
                 continue
-            if head and head.is_open and self._is_fresh(window, arrivals) and self._wake(sensor_id, head.opened_at):
+            if head and head.is_open and self._is_fresh(window, arrivals) and self._wake(sensor_id, kind, head):
                 due.add(head.opened_at)
-            found = [self._incidents.get(sensor_id, opened_at) for opened_at in sorted(due)]
+            found = [self._incidents.get(sensor_id, opened_at, kind) for opened_at in sorted(due)]
             return [incident for incident in found if incident]
         raise HeadMovedError(f"the head of {sensor_id} moved {MAX_DECISIONS} times while it was decided about")
+
+    def _reaching(
+        self, sensor_id: str, head: Head | None, window: list[JudgedReading], last: datetime, interval: timedelta
+    ) -> list[JudgedReading]:
+        """The window, reaching from the last anomalous minute of the head's incident while it is open, and as far as
+        the incident where it is later."""
+        if head and head.is_open and not (window and window[0].measured_at <= head.last_anomalous_at):
+            before = self._rule.readings_needed(interval)
+            window = self._read_window(sensor_id, head.last_anomalous_at, last, interval, before)
+        if head and window and window[-1].measured_at < head.first_anomalous_at:
+            # whether anything parts these late readings from the head's incident
+            from_ = window[-1].measured_at
+            earlier = self._readings.before(sensor_id, from_, WINDOW - 1)
+            between = self._readings.since(sensor_id, from_, READINGS_BETWEEN)
+            at = len(earlier) + 1
+            cutoffs = self._cutoffs(sensor_id, from_)
+            window = [*window, *self._judge.judge(Series.of([*earlier, *between]), at, cutoffs)]
+        return window
 
     def _apply(
         self,
         sensor_id: str,
+        kind: str,
         change: Change,
         changes: Sequence[Change],
         window: Sequence[JudgedReading],
@@ -286,28 +347,28 @@ class Detector:
                     is_open=not recovers,
                     stale_after=self._alert_rules.stale_after,
                 )
-                self._incidents.open(self._incident(sensor_id, episode, IncidentState.OPEN, state), change)
+                self._incidents.open(self._incident(sensor_id, kind, episode, IncidentState.OPEN, state), change)
                 self._outcomes.count("IncidentsOpened")
             case ChangeKind.EXTEND:
-                self._incidents.update(sensor_id, EQUIPMENT_FAULT, change, **bounds)
+                self._incidents.update(sensor_id, kind, change, **bounds)
                 return False
             case ChangeKind.CONTRADICT:
-                self._incidents.update(sensor_id, EQUIPMENT_FAULT, change, contradicted=True)
+                self._incidents.update(sensor_id, kind, change, contradicted=True)
                 self._outcomes.count("IncidentsContradicted")
                 return False
             case ChangeKind.RECOVER if episode.recovered_at:
                 self._incidents.update(
                     sensor_id,
-                    EQUIPMENT_FAULT,
+                    kind,
                     change,
                     state=IncidentState.RECOVERED.value,
                     recovered_at=format_time(episode.recovered_at),
-                    anomalous_minutes=self._anomalous_minutes(sensor_id, episode, window),
-                    texts=self._texts_of_recovery(sensor_id, episode.opened_at),
+                    anomalous_minutes=self._anomalous_minutes(sensor_id, kind, episode, window),
+                    texts=self._texts_of_recovery(sensor_id, episode.opened_at, kind),
                 )
                 self._outcomes.count("IncidentsRecovered")
             case ChangeKind.MISS:
-                missed = self._incident(sensor_id, episode, IncidentState.MISSED, None)
+                missed = self._incident(sensor_id, kind, episode, IncidentState.MISSED, None)
                 self._incidents.record_missed(missed, self._rule.recovery)
                 self._outcomes.count("IncidentsMissed")
                 return False
@@ -316,37 +377,42 @@ class Detector:
     def _incident(
         self,
         sensor_id: str,
+        kind: str,
         episode: Episode,
         state: IncidentState,
         text_state: TextState | None,
     ) -> Incident:
-        sensor = self._sensors.get(sensor_id)
-        (reading,) = self._readings.between(sensor_id, episode.opened_at, episode.opened_at)
-        cutoff = in_force(self._cutoffs(sensor_id, episode.opened_at), episode.opened_at)
-        score = self._judge.score(reading, cutoff) if cutoff else None
-        if cutoff is None or score is None:
-            raise LookupError(
-                f"the reading of {sensor_id} at {format_time(episode.opened_at)} changed while it was judged"
-            )
+        sensor, opened_at = self._sensors.get(sensor_id), episode.opened_at
+        readings = [
+            *self._readings.before(sensor_id, opened_at, WINDOW - 1),
+            *self._readings.between(sensor_id, opened_at, opened_at),
+        ]
+        cutoff = in_force(self._cutoffs(sensor_id, opened_at), opened_at)
+        cause = None
+        if cutoff is not None and readings and readings[-1].measured_at == opened_at:
+            (windows,) = Series.of(readings).windows(len(readings) - 1, cutoff.interval)
+            cause = explain(windows, cutoff, self._judge.model(cutoff), sensor.measures, kind)
+        if cause is None:
+            raise LookupError(f"the reading of {sensor_id} at {format_time(opened_at)} changed while it was judged")
         contacts = contacts_for(
             sensor.customer, sensor.site, self._alert_rules.contacts, self._alert_rules.default_contact
         )
         texts = [Text(TextKind.ALERT, contact, text_state) for contact in contacts] if text_state else []
         return Incident(
             equipment=sensor.equipment,
-            kind=EQUIPMENT_FAULT,
+            kind=kind,
             state=state,
             opened_at=episode.opened_at,
             first_anomalous_at=episode.first_anomalous_at,
             last_anomalous_at=episode.last_anomalous_at,
             recovered_at=episode.recovered_at,
-            cause=explain(score, cutoff, reading.values, sensor.measures),
+            cause=cause,
             texts={text.text_key: text for text in texts},
         )
 
-    def _texts_of_recovery(self, sensor_id: str, opened_at: datetime) -> Mapping[str, Text]:
+    def _texts_of_recovery(self, sensor_id: str, opened_at: datetime, kind: str) -> Mapping[str, Text]:
         """Those who were told, or will be, are told that it is over; what was never told is for the digest."""
-        incident = self._incidents.get(sensor_id, opened_at)
+        incident = self._incidents.get(sensor_id, opened_at, kind)
         texts: dict[str, Text] = {}
         for key, text in incident.texts.items() if incident else ():
             if text.state is TextState.WAITING:
@@ -356,10 +422,13 @@ class Detector:
                 texts[recovery.text_key] = recovery
         return texts
 
-    def _anomalous_minutes(self, sensor_id: str, episode: Episode, window: Sequence[JudgedReading]) -> int:
+    def _anomalous_minutes(self, sensor_id: str, kind: str, episode: Episode, window: Sequence[JudgedReading]) -> int:
         if window[0].measured_at > episode.first_anomalous_at:
+            earlier = self._readings.before(sensor_id, episode.first_anomalous_at, WINDOW - 1)
             readings = self._readings.between(sensor_id, episode.first_anomalous_at, episode.last_anomalous_at)
-            window = self._judge.judge(readings, self._cutoffs(sensor_id, episode.first_anomalous_at))
+            cutoffs = self._cutoffs(sensor_id, episode.first_anomalous_at)
+            judged = self._judge.judge(Series.of([*earlier, *readings]), len(earlier), cutoffs)
+            window = [one.of_kind(kind) for one in judged]
         return sum(
             1
             for judged in window
@@ -369,9 +438,9 @@ class Detector:
     def _is_fresh(self, window: Sequence[JudgedReading], arrivals: Sequence[Arrival]) -> bool:
         return arrivals[-1].written_at - window[-1].measured_at <= self._alert_rules.stale_after
 
-    def _wake(self, sensor_id: str, opened_at: datetime) -> bool:
+    def _wake(self, sensor_id: str, kind: str, head: Head) -> bool:
         """Owe the waiting texts of an incident that is still open while readings are fresh; False without any."""
-        incident = self._incidents.get(sensor_id, opened_at)
+        incident = self._incidents.get(sensor_id, head.opened_at, kind)
         if incident is None or all(text.state is not TextState.WAITING for text in incident.texts.values()):
             return False
         self._incidents.owe_waiting(incident)

@@ -65,16 +65,16 @@ def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     dynamodb, clock = boto3.client("dynamodb"), clock_from(settings.clock)
     observability = Observability("detect_anomalies")
+    rule = RunRule(settings.consecutive_minutes, settings.recovery_minutes)
+    bucket = DataBucket(boto3.client("s3"), settings.data_bucket)
     detector = Detector(
         readings=ReadingsStore(dynamodb, settings.readings_table),
         sensors=SensorsStore(dynamodb, settings.sensors_table),
         incidents=IncidentsStore(dynamodb, settings.incidents_table),
-        judge=Judge(
-            CutoffsStore(dynamodb, settings.cutoffs_table), DataBucket(boto3.client("s3"), settings.data_bucket)
-        ),
+        judge=Judge(CutoffsStore(dynamodb, settings.cutoffs_table), bucket, rule),
         phone=AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic),
         clock=clock,
-        rule=RunRule(settings.consecutive_minutes, settings.recovery_minutes),
+        rule=rule,
         alert_rules=AlertRules(
             contacts=[Contact.from_setting(contact) for contact in settings.contacts],
             default_contact=settings.default_contact,

@@ -1,17 +1,55 @@
-"""Histories: the last verdicts on each sensor, remembered only to save reads."""
+"""Histories: the last readings of each sensor and the verdicts on them, remembered only to save reads."""
 
 from array import array
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import JudgedReading
+from overcut.sensors.judging import Series
+from overcut.sensors.readings import Reading
+
+_ANOMALY, _STUCK = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The newest readings of one sensor, with none missing between them.
+
+    Attributes:
+        series: what they measured, as compact columns; its times are those of `verdicts`.
+        verdicts: one byte a reading. The first readings may be there for their values alone: only the last `judged`
+            of them have a verdict.
+        is_quiet: no incident was open, and no run in sight, when the last verdict was given.
+    """
+
+    series: Series
+    verdicts: bytes
+    judged: int
+    is_quiet: bool
+
+    @property
+    def first_new(self) -> int:
+        """The number of the first reading without a verdict."""
+        return len(self.verdicts)
+
+    def has_anomaly(self) -> bool:
+        return any(self.verdicts[len(self.verdicts) - self.judged :])
+
+    def window(self) -> list[JudgedReading]:
+        """The verdicts there are."""
+        begin = len(self.verdicts) - self.judged
+        return [
+            JudgedReading(datetime.fromtimestamp(time, UTC), bool(byte & _ANOMALY), bool(byte & _STUCK))
+            for time, byte in zip(self.series.times[begin : len(self.verdicts)], self.verdicts[begin:], strict=True)
+        ]
 
 
 class Histories:
-    """The last verdicts on at most `capacity` sensors, nine bytes a reading.
+    """The histories of at most `capacity` sensors.
 
     A history is used only while nothing in its span can be missing: an interval without a reading may have been filled
     by another instance meanwhile. A reading without a verdict is as if it were missing.
@@ -19,53 +57,76 @@ class Histories:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._of: OrderedDict[str, tuple[array[int], bytearray]] = OrderedDict()
+        self._of: OrderedDict[str, History] = OrderedDict()
 
-    def put(self, sensor_id: str, judged: Sequence[JudgedReading], keep: int) -> None:
-        """Remember the last `keep` of `judged`, which is sorted by time; or nothing, when one has no verdict."""
-        kept = judged[-keep:]
-        if any(one.is_anomaly is None for one in kept):
-            self._of.pop(sensor_id, None)
-            return
-        self._of[sensor_id] = (
-            array("q", (int(one.measured_at.timestamp()) for one in kept)),
-            bytearray(one.is_anomaly is True for one in kept),
-        )
-        self._of.move_to_end(sensor_id)
-        if len(self._of) > self._capacity:
-            self._of.popitem(last=False)
+    def extended(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> History | None:
+        """What is remembered with `new` readings after it that have no verdict yet; None when it must be read instead.
 
-    def extended(
-        self, sensor_id: str, new: Sequence[JudgedReading], interval: timedelta, needed: int
-    ) -> list[JudgedReading] | None:
-        """The remembered verdicts with `new`, remembered in turn; None when the history must be read instead.
-
-        A reading that is remembered already, with the same verdict, changes nothing: the table may be read further than
+        Readings that are remembered already, with the same values, change nothing: the table may be read further than
         its stream has come.
 
         Args:
             new: sorted by time.
-            needed: how many readings before the first of `new` the decision wants.
         """
         remembered = self._of.pop(sensor_id, None)
-        if remembered is None or any(one.is_anomaly is None for one in new):
+        if remembered is None:
             return None
-        verdicts = dict(zip(*remembered, strict=True))
-        last = remembered[0][-1]
-        for one in new:
-            moment = int(one.measured_at.timestamp())
-            if verdicts.setdefault(moment, one.is_anomaly is True) != one.is_anomaly:
-                return None
-            if moment < last and len(verdicts) > len(remembered[0]):
-                return None  # it fills a gap, or lies before: what is between may be missing, too
-        times = sorted(verdicts)
+        times, values = remembered.series.times, remembered.series.values
         widest = 1.5 * interval.total_seconds()
-        before = bisect_left(times, int(new[0].measured_at.timestamp()))
-        if before < needed:
-            return None
-        times = times[before - needed :]
-        if any(later - earlier > widest for earlier, later in pairwise(times)):
-            return None
-        judged = [JudgedReading(datetime.fromtimestamp(moment, UTC), bool(verdicts[moment])) for moment in times]
-        self.put(sensor_id, judged, len(judged))
-        return judged
+        added: list[Reading] = []
+        last = times[-1]
+        for reading in new:
+            moment = int(reading.measured_at.timestamp())
+            if moment > last:
+                if moment - last > widest or reading.values.keys() != values.keys():
+                    return None
+                added.append(reading)
+                last = moment
+            elif moment not in times or not _same(reading, values, times.index(moment)):
+                return None
+        series = Series(
+            array("q", [*times, *(int(reading.measured_at.timestamp()) for reading in added)]),
+            {m: array("d", [*column, *(reading.values[m] for reading in added)]) for m, column in values.items()},
+        )
+        return History(series, remembered.verdicts, remembered.judged, remembered.is_quiet)
+
+    def put(
+        self,
+        sensor_id: str,
+        series: Series,
+        judged: Sequence[JudgedReading],
+        *,
+        interval: timedelta,
+        keep: int,
+        is_quiet: bool,
+    ) -> History:
+        """Remember the end of a series and the last `keep` verdicts on it, unless something may be missing there.
+
+        Args:
+            judged: the verdicts on the last readings of the series.
+        """
+        self._of.pop(sensor_id, None)
+        judged = judged[-keep:]
+        begin = max(0, len(series.times) - max(len(judged), WINDOW - 1))
+        times = array("q", series.times[begin:])
+        values = {measure: array("d", column[begin:]) for measure, column in series.values.items()}
+        widest = 1.5 * interval.total_seconds()
+        verdicts = bytes(len(times) - len(judged)) + bytes(
+            _ANOMALY * (one.is_anomaly is True) + _STUCK * one.is_stuck for one in judged
+        )
+        history = History(Series(times, values), verdicts, len(judged), is_quiet)
+        if (
+            any(one.is_anomaly is None for one in judged)
+            or any(later - earlier > widest for earlier, later in pairwise(times))
+            or any(value != value for column in values.values() for value in column)
+            or len(times) < WINDOW - 1
+        ):
+            return history
+        self._of[sensor_id] = history
+        if len(self._of) > self._capacity:
+            self._of.popitem(last=False)
+        return history
+
+
+def _same(reading: Reading, values: Mapping[str, Sequence[float]], number: int) -> bool:
+    return {m: column[number] for m, column in values.items()} == reading.values

@@ -1,0 +1,373 @@
+"""The backtest: production's own training, judging and incidents, walked forward over recorded readings.
+
+At every training time each cohort is trained on the window before it, reviewed, and put to use a quarter of an hour
+later; every reading is judged by what was in force when it was measured. Nothing sees a later reading.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from overcut.sensors.cohorts import SensorSeries, TrainingRules, cohort_id, train_cohort
+from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, retired
+from overcut.sensors.features import WINDOW
+from overcut.sensors.incidents import (
+    KINDS,
+    ChangeKind,
+    Head,
+    JudgedReading,
+    RunRule,
+    decide,
+)
+from overcut.sensors.judging import Series, judge
+from overcut.sensors.learning import Abnormal, clean, review
+from overcut.sensors.models import dump_model, load_model
+from overcut.sensors.readings import Reading, format_time
+
+
+@dataclass(frozen=True)
+class BacktestRules:
+    """What is replayed, of a stage's settings."""
+
+    training: TrainingRules
+    window: timedelta = timedelta(days=14)
+    new_normal_after: timedelta = timedelta(hours=24)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedIncident:
+    """An incident that production would have opened."""
+
+    sensor_id: str
+    kind: str
+    first_anomalous_at: datetime
+    opened_at: datetime
+    last_anomalous_at: datetime
+    recovered_at: datetime | None
+
+
+@dataclass
+class _Sensor:
+    """A sensor while its readings are replayed."""
+
+    sensor_id: str
+    measures: tuple[str, ...]
+    times: np.ndarray[tuple[int], np.dtype[np.int64]]
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    cutoffs: list[Cutoff] = field(default_factory=list)
+    judged: list[JudgedReading] = field(default_factory=list)
+    heads: dict[str, Head] = field(default_factory=dict)
+    incidents: dict[tuple[str, datetime], ReplayedIncident] = field(default_factory=dict)
+
+    def number(self, moment: datetime) -> int:
+        """Of the first reading at or after a moment."""
+        return int(np.searchsorted(self.times, moment.timestamp()))
+
+    def abnormal(self) -> list[Abnormal]:
+        return [
+            Abnormal(one.first_anomalous_at, one.last_anomalous_at, one.recovered_at) for one in self.incidents.values()
+        ]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a backtest saw.
+
+    Attributes:
+        judged: of each sensor every verdict, in order.
+        cutoffs: of each sensor every cutoff, in order.
+        held: versions that were not put to use, and why.
+    """
+
+    incidents: list[ReplayedIncident]
+    judged: Mapping[str, Sequence[JudgedReading]]
+    cutoffs: Mapping[str, Sequence[Cutoff]]
+    held: list[str]
+
+
+def replay(
+    readings: Sequence[Reading],
+    trainings: Sequence[datetime],
+    rules: BacktestRules,
+    *,
+    executor: Executor | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Replay:
+    """Walk forward over recorded readings.
+
+    Args:
+        readings: sorted by time, of any number of sensors; those with the same measures are a cohort.
+        trainings: when the workflow trains, ascending.
+        executor: where sensors are judged at once.
+        advance: told after every training how many of all are done.
+    """
+    cohorts = _cohorts(readings)
+    models: dict[str, bytes] = {}
+    held: list[str] = []
+    ends = [moment + PROMOTION_DELAY for moment in trainings[1:]]
+    for number, (trained_at, end) in enumerate(zip(trainings, [*ends, None], strict=True), start=1):
+        for name, sensors in cohorts.items():
+            held += _train(name, sensors, trained_at, rules, models)
+            busy = [one for one in sensors if one.cutoffs and one.cutoffs[-1].ranges]
+            tasks = [_task(one, trained_at + PROMOTION_DELAY, end, models, rules) for one in busy]
+            found = executor.map(_judge, tasks, chunksize=4) if executor else map(_judge, tasks)
+            for one, judged in zip(busy, found, strict=True):
+                _settle(one, judged, rules.training.run_rule)
+        advance(number, len(trainings))
+    everybody = [one for sensors in cohorts.values() for one in sensors]
+    incidents = [incident for one in everybody for incident in one.incidents.values()]
+    return Replay(
+        sorted(incidents, key=lambda one: (one.opened_at, one.sensor_id, one.kind)),
+        {one.sensor_id: one.judged for one in everybody},
+        {one.sensor_id: one.cutoffs for one in everybody},
+        held,
+    )
+
+
+def _cohorts(readings: Sequence[Reading]) -> dict[str, list[_Sensor]]:
+    """The sensors by cohort; of each sensor the readings that have all of its measures."""
+    by_sensor: dict[str, list[Reading]] = {}
+    for reading in readings:
+        by_sensor.setdefault(reading.sensor_id, []).append(reading)
+    cohorts: dict[str, list[_Sensor]] = {}
+    for sensor_id, of_sensor in sorted(by_sensor.items()):
+        measures = tuple(sorted({measure for reading in of_sensor for measure in reading.values}))
+        whole = [reading for reading in of_sensor if len(reading.values) == len(measures)]
+        sensor = _Sensor(
+            sensor_id,
+            measures,
+            np.array([int(reading.measured_at.timestamp()) for reading in whole], dtype=np.int64),
+            np.array([[reading.values[m] for m in measures] for reading in whole]).reshape(-1, len(measures)),
+        )
+        cohorts.setdefault(cohort_id("", "recorded", measures), []).append(sensor)
+    return cohorts
+
+
+def _train(
+    name: str, sensors: Sequence[_Sensor], trained_at: datetime, rules: BacktestRules, models: dict[str, bytes]
+) -> list[str]:
+    """Train a cohort, and put the cutoffs to use unless the review holds them; return why it does, if it does."""
+    series, anew = [], set()
+    for one in sensors:
+        span = slice(one.number(trained_at - rules.window), one.number(trained_at))
+        found = SensorSeries(one.sensor_id, one.times[span], one.values[span])
+        if not len(found.measured_at):
+            if one.cutoffs and one.cutoffs[-1].ranges:
+                one.cutoffs.append(retired(one.cutoffs[-1], trained_at, trained_at + PROMOTION_DELAY))
+            continue
+        abnormal = one.abnormal()
+        if any(each.is_new_normal(trained_at, rules.new_normal_after) for each in abnormal):
+            anew.add(one.sensor_id)
+        series.append(clean(found, abnormal, now=trained_at, new_normal_after=rules.new_normal_after))
+    trained = train_cohort(
+        series,
+        cohort_id=name,
+        measures=sensors[0].measures,
+        rules=rules.training,
+        trained_at=trained_at,
+        seed=rules.seed,
+    )
+    if trained.model is None:
+        return []
+    reviewed = review(trained.cutoffs, {one.sensor_id: one.cutoffs for one in sensors}, frozenset(anew))
+    if reviewed.held:
+        return [f"{format_time(trained_at)} {name}: {reviewed.held}"]
+    by_sensor = {one.sensor_id: one for one in sensors}
+    for cutoff in reviewed.cutoffs:
+        models[cutoff.model_key] = dump_model(trained.model)
+        by_sensor[cutoff.sensor_id].cutoffs.append(cutoff)
+    return []
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Readings of one sensor to judge: those from number `first` on."""
+
+    series: Series
+    first: int
+    cutoff: Cutoff
+    model: bytes
+    rule: RunRule
+
+
+def _task(
+    one: _Sensor, begin: datetime, end: datetime | None, models: Mapping[str, bytes], rules: BacktestRules
+) -> _Task:
+    first, last = one.number(begin), len(one.times) if end is None else one.number(end)
+    span = slice(max(0, first - WINDOW), last)
+    values = {measure: one.values[span, m].tolist() for m, measure in enumerate(one.measures)}
+    series, cutoff = Series(one.times[span].tolist(), values), one.cutoffs[-1]
+    return _Task(series, first - span.start, cutoff, models[cutoff.model_key], rules.training.run_rule)
+
+
+def _judge(task: _Task) -> list[JudgedReading]:
+    model = _loaded(task.model)
+    return judge(task.series, task.first, [task.cutoff], lambda _: model, task.rule)
+
+
+_loaded = lru_cache(maxsize=8)(load_model)
+
+
+def _settle(one: _Sensor, judged: Sequence[JudgedReading], rule: RunRule) -> None:
+    """Bring a sensor's incidents up to date with new verdicts."""
+    interval = one.cutoffs[-1].interval
+    before = one.judged[-rule.history_needed(interval) :]
+    one.judged += judged
+    for kind in KINDS:
+        head = one.heads.get(kind)
+        if head and head.is_open and before and before[0].measured_at > head.last_anomalous_at:
+            at = bisect_left(one.judged, head.last_anomalous_at, key=lambda each: each.measured_at)
+            before = one.judged[max(0, at - rule.readings_needed(interval)) : -len(judged) or None]
+        window = [each.of_kind(kind) for each in (*before, *judged)]
+        for change in decide(head, window, {each.measured_at for each in judged}, interval, rule):
+            episode = change.episode
+            if change.head:
+                one.heads[kind] = change.head
+            if change.kind in (ChangeKind.OPEN, ChangeKind.EXTEND, ChangeKind.RECOVER):
+                one.incidents[kind, episode.opened_at] = ReplayedIncident(
+                    one.sensor_id,
+                    kind,
+                    episode.first_anomalous_at,
+                    episode.opened_at,
+                    episode.last_anomalous_at,
+                    episode.recovered_at,
+                )
+
+
+# --- scoring ---
+
+FOUND_AFTER = timedelta(minutes=5)
+FALSE_AFTER = timedelta(hours=1)
+LEARNING_DAYS = timedelta(days=5)
+WEEK_READINGS = 10_080
+SOON = timedelta(minutes=10)
+SHIFTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that is known to be in the readings of one sensor; both ends inclusive."""
+
+    sensor_id: str
+    started_at: datetime
+    ended_at: datetime
+    kind: str
+
+
+def score(
+    readings: Sequence[Reading], incidents: Sequence[ReplayedIncident], faults: Sequence[Fault]
+) -> dict[str, Any]:
+    """How well incidents tell of faults.
+
+    A fault is found when an incident opens inside it, or within five minutes after its end. An incident is false when
+    it opens in no fault, nor in the hour after one. What lies in a sensor's first five days does not count.
+
+    Returns:
+        The figures of the backtest, by name; shares are None where there is nothing to share.
+    """
+    times: dict[str, list[datetime]] = {}
+    for reading in readings:
+        times.setdefault(reading.sensor_id, []).append(reading.measured_at)
+    counted = {sensor_id: min(of) + LEARNING_DAYS for sensor_id, of in times.items()}
+    never = datetime.max.replace(tzinfo=UTC)
+    faults = [fault for fault in faults if fault.started_at >= counted.get(fault.sensor_id, never)]
+    opened = [one for one in incidents if one.opened_at >= counted[one.sensor_id]]
+    by_sensor: dict[str, list[Fault]] = {sensor_id: [] for sensor_id in times}
+    for fault in faults:
+        by_sensor[fault.sensor_id].append(fault)
+    outside = alerted = 0
+    for sensor_id, moments in times.items():
+        spans = [(one.first_anomalous_at, one.last_anomalous_at) for one in opened if one.sensor_id == sensor_id]
+        for moment in moments:
+            if moment < counted[sensor_id] or _within(moment, by_sensor[sensor_id], timedelta()):
+                continue
+            outside += 1
+            after = _within(moment, by_sensor[sensor_id], FALSE_AFTER)
+            alerted += not after and any(first <= moment <= last for first, last in spans)
+    delays = {fault: _delay(fault, opened) for fault in faults}
+    found = [delay for delay in delays.values() if delay is not None]
+    false = [one for one in opened if not _within(one.opened_at, by_sensor[one.sensor_id], FALSE_AFTER)]
+    kinds = sorted({fault.kind for fault in faults})
+    of_kind = {kind: [delays[fault] for fault in faults if fault.kind == kind] for kind in kinds}
+    weeks = outside / WEEK_READINGS
+    return {
+        "sensors": len(times),
+        "sensor_weeks": round(weeks, 2),
+        "faults": len(faults),
+        "found": len(found),
+        "recall": _share([delay is not None for delay in delays.values()]),
+        "recall_by_kind": {kind: _share([d is not None for d in some]) for kind, some in of_kind.items()},
+        "median_delay_minutes": _quantile(found, 0.5),
+        "p95_delay_minutes": _quantile(found, 0.95),
+        "recall_within_10_minutes_by_kind": {
+            kind: _share([d is not None and d <= SOON for d in some]) for kind, some in of_kind.items()
+        },
+        "false_incidents": len(false),
+        "false_incidents_per_sensor_week": len(false) / weeks if weeks else None,
+        "minutes_in_alert_share": alerted / outside if outside else None,
+        "found_by_chance": _found_by_chance(opened, by_sensor, times, counted),
+        "incidents": [
+            {
+                "sensor_id": one.sensor_id,
+                "kind": one.kind,
+                "first_anomalous_at": format_time(one.first_anomalous_at),
+                "opened_at": format_time(one.opened_at),
+                "recovered_at": one.recovered_at and format_time(one.recovered_at),
+            }
+            for one in incidents
+        ],
+    }
+
+
+def _within(moment: datetime, faults: Iterable[Fault], after: timedelta) -> bool:
+    return any(fault.started_at <= moment <= fault.ended_at + after for fault in faults)
+
+
+def _delay(fault: Fault, opened: Iterable[ReplayedIncident]) -> timedelta | None:
+    found = (
+        one.opened_at
+        for one in opened
+        if one.sensor_id == fault.sensor_id and fault.started_at <= one.opened_at <= fault.ended_at + FOUND_AFTER
+    )
+    first = min(found, default=None)
+    return None if first is None else first - fault.started_at
+
+
+def _found_by_chance(
+    opened: Sequence[ReplayedIncident],
+    by_sensor: Mapping[str, Sequence[Fault]],
+    times: Mapping[str, Sequence[datetime]],
+    counted: Mapping[str, datetime],
+) -> float:
+    """How many faults would be found were they elsewhere: the mean over circular shifts of each sensor's faults."""
+    total = 0
+    for shift in range(1, SHIFTS + 1):
+        for sensor_id, faults in by_sensor.items():
+            begin, end = counted[sensor_id], max(times[sensor_id])
+            length = end - begin
+            for fault in faults:
+                moved = begin + (fault.started_at - begin + length * shift / (SHIFTS + 1)) % length
+                total += (
+                    _delay(
+                        replace(fault, started_at=moved, ended_at=moved + (fault.ended_at - fault.started_at)), opened
+                    )
+                    is not None
+                )
+    return total / SHIFTS
+
+
+def _share(found: Sequence[bool]) -> float | None:
+    return sum(found) / len(found) if found else None
+
+
+def _quantile(delays: Sequence[timedelta], share: float) -> float | None:
+    if not delays:
+        return None
+    return float(np.quantile([delay / timedelta(minutes=1) for delay in delays], share))
