@@ -277,23 +277,23 @@ def score(
         times.setdefault(reading.sensor_id, []).append(reading.measured_at)
     counted = {sensor_id: min(of) + LEARNING_DAYS for sensor_id, of in times.items()}
     never = datetime.max.replace(tzinfo=UTC)
-    faults = [fault for fault in faults if fault.started_at >= counted.get(fault.sensor_id, never)]
     opened = [one for one in incidents if one.opened_at >= counted[one.sensor_id]]
-    by_sensor: dict[str, list[Fault]] = {sensor_id: [] for sensor_id in times}
-    for fault in faults:
-        by_sensor[fault.sensor_id].append(fault)
+    # a fault that began in the first days does not count, yet an incident in it is not false
+    every = {sensor_id: [fault for fault in faults if fault.sensor_id == sensor_id] for sensor_id in times}
+    faults = [fault for fault in faults if fault.started_at >= counted.get(fault.sensor_id, never)]
+    by_sensor = {sensor_id: [fault for fault in faults if fault.sensor_id == sensor_id] for sensor_id in times}
     outside = alerted = 0
     for sensor_id, moments in times.items():
         spans = [(one.first_anomalous_at, one.last_anomalous_at) for one in opened if one.sensor_id == sensor_id]
         for moment in moments:
-            if moment < counted[sensor_id] or _within(moment, by_sensor[sensor_id], timedelta()):
+            if moment < counted[sensor_id] or _within(moment, every[sensor_id], timedelta()):
                 continue
             outside += 1
-            after = _within(moment, by_sensor[sensor_id], FALSE_AFTER)
+            after = _within(moment, every[sensor_id], FALSE_AFTER)
             alerted += not after and any(first <= moment <= last for first, last in spans)
     delays = {fault: _delay(fault, opened) for fault in faults}
     found = [delay for delay in delays.values() if delay is not None]
-    false = [one for one in opened if not _within(one.opened_at, by_sensor[one.sensor_id], FALSE_AFTER)]
+    false = [one for one in opened if not _within(one.opened_at, every[one.sensor_id], FALSE_AFTER)]
     kinds = sorted({fault.kind for fault in faults})
     of_kind = {kind: [delays[fault] for fault in faults if fault.kind == kind] for kind in kinds}
     weeks = outside / WEEK_READINGS

@@ -47,6 +47,8 @@ MAX_FOREST_POINTS = 15_000
 STRETCH, STRETCHES, STAY_WITHIN = 240, 10, 0.9
 # an excursion to the other side than usual is not more unusual than this many times
 LEAST_SIDE = 0.5
+# the scores of a sensor at rest are all one; its cutoff is to reach the budget all the same
+LEAST_SD = 1e-9
 # peaks are taken an hour apart, so that one excursion counts once
 PEAK_READINGS = 60
 # where the tail begins: what a sensor in order exceeds so many times a week. Not further out, where a few faults that
@@ -211,11 +213,12 @@ def _learn_usual(one: SensorSeries, measures: Sequence[str], steps: Floats, rule
         min_deviation = one.min_deviation.get(measure, MIN_DEVIATION_STEPS * float(steps[m]))
         features: dict[Feature, Usual] = {}
         for name in names:
-            column = np.nan_to_num(found[name][known, m])
+            column = found[name][known, m]
+            full = column[np.isfinite(column)]
             least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS)
-            usual = _usual(name, column, least=least, days=days, run=run)
+            usual = _usual(name, full if len(full) else np.zeros(1), least=least, days=days, run=run)
             features[name] = usual
-            deviation = column - usual.centre
+            deviation = np.nan_to_num(column - usual.centre)
             below = deviation / usual.down if usual.down else np.zeros_like(deviation)
             normalised[name][:, m] = np.where(deviation >= 0, deviation / usual.up, below)
         low, high = np.quantile(one.values[clean, m], [0.01, 0.99])
@@ -327,8 +330,8 @@ def _rarity(sensors: Sequence[_Sensor], scores: Sequence[Floats], highest: float
     runs = [_peaks(sustained(some, sensor.run)) for sensor, some in zip(sensors, scores, strict=True)]
     peaks = np.sort(to_odds_array(np.concatenate(runs), highest))
     weeks = sum(sensor.weeks for sensor in sensors)
-    tail = min(max(LEAST_TAIL_PEAKS, round(TAIL_A_WEEK * weeks)), len(peaks) // 2)
-    threshold = float(peaks[-tail - 1])
+    tail = max(1, min(max(LEAST_TAIL_PEAKS, round(TAIL_A_WEEK * weeks)), len(peaks) // 2))
+    threshold = float(peaks[max(0, len(peaks) - tail - 1)])
     # the common readings by their own number, rarer ones by peaks
     knots = [(float(np.quantile(readings, q)), -log10((1 - q) * len(readings) / weeks)) for q in (0.0, 0.25, 0.5)]
     knots += [(float(np.quantile(peaks, 0.5)), -log10(0.5 * len(peaks) / weeks)), (threshold, -log10(tail / weeks))]
@@ -359,11 +362,11 @@ def _cutoff(
     model_version: str,
     trained_at: datetime,
 ) -> Cutoff:
-    mean, sd = float(anomaly_scores.mean()), float(anomaly_scores.std())
+    mean, sd = float(anomaly_scores.mean()), max(float(anomaly_scores.std()), LEAST_SD)
     z_factor = rules.z_factor
     if rules.detector != "laboratory":
         budget = log10(len(DETECTORS[rules.detector]) / rules.false_alarm_budget)
-        z_factor = max(z_factor, (budget + _surplus(sensor, anomaly_scores) - mean) / max(sd, 1e-9))
+        z_factor = max(z_factor, (budget + _surplus(sensor, anomaly_scores) - mean) / sd)
     one = sensor.series
     return Cutoff(
         sensor_id=one.sensor_id,

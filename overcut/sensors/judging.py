@@ -82,12 +82,12 @@ def judge(series: Series, first: int, cutoffs: Sequence[Cutoff], models: Models,
 
 
 def is_stuck(windows: Windows, cutoff: Cutoff, rule: RunRule) -> bool:
-    """Whether a measure has shown one value for so long that, after as many readings as the run rule asks for, it is
-    stuck."""
+    """Whether a measure that was learned has shown one value for so long that, after as many readings as the run rule
+    asks for, it is stuck."""
     if not cutoff.stuck_after:
         return False
     needed = cutoff.stuck_after - rule.readings_needed(cutoff.interval) + 1
-    return any(repeats(window) >= needed for window in windows.values())
+    return any(repeats(windows[usual.measure]) >= needed for usual in cutoff.ranges if usual.measure in windows)
 
 
 def explain(
@@ -104,7 +104,8 @@ def explain(
         return None
     measure, feature = score.furthest
     if kind == STUCK_SENSOR:
-        measure, feature = max(windows, key=lambda name: repeats(windows[name])), "value"
+        learned = [usual.measure for usual in cutoff.ranges]
+        measure, feature = max(learned, key=lambda name: repeats(windows[name])), "value"
     usual = next(one for one in cutoff.ranges if one.measure == measure)
     low, high = _usual_bounds(usual, feature)
     found = score.values.get((measure, feature))
