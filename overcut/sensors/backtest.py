@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from overcut.sensors.cohorts import SensorSeries, TrainingRules, cohort_id, train_cohort
 from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, retired
@@ -27,17 +28,22 @@ from overcut.sensors.incidents import (
 )
 from overcut.sensors.judging import Series, judge
 from overcut.sensors.learning import Abnormal, clean, review
-from overcut.sensors.models import dump_model, load_model
+from overcut.sensors.models import Score, dump_model, load_model
 from overcut.sensors.readings import Reading, format_time
 
 
 @dataclass(frozen=True)
 class BacktestRules:
-    """What is replayed, of a stage's settings."""
+    """What is replayed, of a stage's settings.
+
+    Attributes:
+        min_deviation: by measure, where the stage sets it.
+    """
 
     training: TrainingRules
     window: timedelta = timedelta(days=14)
     new_normal_after: timedelta = timedelta(hours=24)
+    min_deviation: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -53,16 +59,41 @@ class ReplayedIncident:
     recovered_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What verdicts come from, one value a verdict.
+
+    Attributes:
+        anomaly_score: NaN where the reading could not be scored.
+        is_material: whether some feature deviates by as much as anybody would be woken for.
+    """
+
+    anomaly_score: NDArray[np.float64]
+    is_material: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scores: Sequence[tuple[float, bool]]) -> "Scores":
+        return cls(np.array([score for score, _ in scores]), np.array([material for _, material in scores], dtype=bool))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        return cls(
+            np.concatenate([[], *(part.anomaly_score for part in parts)]),
+            np.concatenate([np.zeros(0, dtype=bool), *(part.is_material for part in parts)]),
+        )
+
+
 @dataclass
 class _Sensor:
     """A sensor while its readings are replayed."""
 
     sensor_id: str
     measures: tuple[str, ...]
-    times: np.ndarray[tuple[int], np.dtype[np.int64]]
-    values: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    times: NDArray[np.int64]
+    values: NDArray[np.float64]
     cutoffs: list[Cutoff] = field(default_factory=list)
     judged: list[JudgedReading] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
     incidents: dict[tuple[str, datetime], ReplayedIncident] = field(default_factory=dict)
 
@@ -82,12 +113,14 @@ class Replay:
 
     Attributes:
         judged: of each sensor every verdict, in order.
+        scores: of each sensor what its verdicts come from.
         cutoffs: of each sensor every cutoff, in order.
         held: versions that were not put to use, and why.
     """
 
     incidents: list[ReplayedIncident]
     judged: Mapping[str, Sequence[JudgedReading]]
+    scores: Mapping[str, Scores]
     cutoffs: Mapping[str, Sequence[Cutoff]]
     held: list[str]
 
@@ -118,7 +151,8 @@ def replay(
             busy = [one for one in sensors if one.cutoffs and one.cutoffs[-1].ranges]
             tasks = [_task(one, trained_at + PROMOTION_DELAY, end, models, rules) for one in busy]
             found = executor.map(_judge, tasks, chunksize=4) if executor else map(_judge, tasks)
-            for one, judged in zip(busy, found, strict=True):
+            for one, (judged, scores) in zip(busy, found, strict=True):
+                one.scores.append(scores)
                 _settle(one, judged, rules.training.run_rule)
         advance(number, len(trainings))
     everybody = [one for sensors in cohorts.values() for one in sensors]
@@ -126,6 +160,7 @@ def replay(
     return Replay(
         sorted(incidents, key=lambda one: (one.opened_at, one.sensor_id, one.kind)),
         {one.sensor_id: one.judged for one in everybody},
+        {one.sensor_id: Scores.joined(one.scores) for one in everybody},
         {one.sensor_id: one.cutoffs for one in everybody},
         held,
     )
@@ -157,7 +192,7 @@ def _train(
     series, anew = [], set()
     for one in sensors:
         span = slice(one.number(trained_at - rules.window), one.number(trained_at))
-        found = SensorSeries(one.sensor_id, one.times[span], one.values[span])
+        found = SensorSeries(one.sensor_id, one.times[span], one.values[span], min_deviation=rules.min_deviation)
         if not len(found.measured_at):
             if one.cutoffs and one.cutoffs[-1].ranges:
                 one.cutoffs.append(retired(one.cutoffs[-1], trained_at, trained_at + PROMOTION_DELAY))
@@ -207,9 +242,14 @@ def _task(
     return _Task(series, first - span.start, cutoff, models[cutoff.model_key], rules.training.run_rule)
 
 
-def _judge(task: _Task) -> list[JudgedReading]:
-    model = _loaded(task.model)
-    return judge(task.series, task.first, [task.cutoff], lambda _: model, task.rule)
+def _judge(task: _Task) -> tuple[list[JudgedReading], Scores]:
+    model, kept = _loaded(task.model), []
+
+    def keep(found: Score | None) -> None:
+        kept.append((found.anomaly_score, found.is_material) if found else (float("nan"), False))
+
+    judged = judge(task.series, task.first, [task.cutoff], lambda _: model, task.rule, keep)
+    return judged, Scores.of(kept)
 
 
 _loaded = lru_cache(maxsize=8)(load_model)
@@ -261,106 +301,136 @@ class Fault:
     kind: str
 
 
-def score(
-    readings: Sequence[Reading], incidents: Sequence[ReplayedIncident], faults: Sequence[Fault]
-) -> dict[str, Any]:
-    """How well incidents tell of faults.
+class Recording:
+    """Recorded readings and the faults known to be in them: what incidents are measured by.
 
     A fault is found when an incident opens inside it, or within five minutes after its end. An incident is false when
-    it opens in no fault, nor in the hour after one. What lies in a sensor's first five days does not count.
+    it opens in no fault, nor in the hour after one.
 
-    Returns:
-        The figures of the backtest, by name; shares are None where there is nothing to share.
+    Args:
+        counted_from: what lies before does not count; without it, a sensor's first five days.
     """
-    times: dict[str, list[datetime]] = {}
-    for reading in readings:
-        times.setdefault(reading.sensor_id, []).append(reading.measured_at)
-    counted = {sensor_id: min(of) + LEARNING_DAYS for sensor_id, of in times.items()}
-    never = datetime.max.replace(tzinfo=UTC)
-    opened = [one for one in incidents if one.opened_at >= counted[one.sensor_id]]
-    # a fault that began in the first days does not count, yet an incident in it is not false
-    every = {sensor_id: [fault for fault in faults if fault.sensor_id == sensor_id] for sensor_id in times}
-    faults = [fault for fault in faults if fault.started_at >= counted.get(fault.sensor_id, never)]
-    by_sensor = {sensor_id: [fault for fault in faults if fault.sensor_id == sensor_id] for sensor_id in times}
-    outside = alerted = 0
-    for sensor_id, moments in times.items():
-        spans = [(one.first_anomalous_at, one.last_anomalous_at) for one in opened if one.sensor_id == sensor_id]
-        for moment in moments:
-            if moment < counted[sensor_id] or _within(moment, every[sensor_id], timedelta()):
-                continue
-            outside += 1
-            after = _within(moment, every[sensor_id], FALSE_AFTER)
-            alerted += not after and any(first <= moment <= last for first, last in spans)
-    delays = {fault: _delay(fault, opened) for fault in faults}
-    found = [delay for delay in delays.values() if delay is not None]
-    false = [one for one in opened if not _within(one.opened_at, every[one.sensor_id], FALSE_AFTER)]
-    kinds = sorted({fault.kind for fault in faults})
-    of_kind = {kind: [delays[fault] for fault in faults if fault.kind == kind] for kind in kinds}
-    weeks = outside / WEEK_READINGS
-    return {
-        "sensors": len(times),
-        "sensor_weeks": round(weeks, 2),
-        "faults": len(faults),
-        "found": len(found),
-        "recall": _share([delay is not None for delay in delays.values()]),
-        "recall_by_kind": {kind: _share([d is not None for d in some]) for kind, some in of_kind.items()},
-        "median_delay_minutes": _quantile(found, 0.5),
-        "p95_delay_minutes": _quantile(found, 0.95),
-        "recall_within_10_minutes_by_kind": {
-            kind: _share([d is not None and d <= SOON for d in some]) for kind, some in of_kind.items()
-        },
-        "false_incidents": len(false),
-        "false_incidents_per_sensor_week": len(false) / weeks if weeks else None,
-        "minutes_in_alert_share": alerted / outside if outside else None,
-        "found_by_chance": _found_by_chance(opened, by_sensor, times, counted),
-        "incidents": [
-            {
-                "sensor_id": one.sensor_id,
-                "kind": one.kind,
-                "first_anomalous_at": format_time(one.first_anomalous_at),
-                "opened_at": format_time(one.opened_at),
-                "recovered_at": one.recovered_at and format_time(one.recovered_at),
-            }
-            for one in incidents
-        ],
-    }
+
+    def __init__(
+        self, readings: Sequence[Reading], faults: Sequence[Fault], *, counted_from: datetime | None = None
+    ) -> None:
+        times: dict[str, list[float]] = {}
+        for reading in readings:
+            times.setdefault(reading.sensor_id, []).append(reading.measured_at.timestamp())
+        self._sensors = {
+            sensor_id: _Recorded(
+                np.sort(of_sensor),
+                counted_from.timestamp() if counted_from else min(of_sensor) + LEARNING_DAYS.total_seconds(),
+                [fault for fault in faults if fault.sensor_id == sensor_id],
+            )
+            for sensor_id, of_sensor in times.items()
+        }
+
+    def score(self, incidents: Sequence[ReplayedIncident]) -> dict[str, Any]:
+        """The figures of the backtest, by name; shares are None where there is nothing to share."""
+        by_sensor: dict[str, list[ReplayedIncident]] = {sensor_id: [] for sensor_id in self._sensors}
+        for one in incidents:
+            if one.opened_at.timestamp() >= self._sensors[one.sensor_id].counted_from:
+                by_sensor[one.sensor_id].append(one)
+        outside = alerted = false = 0
+        by_chance = 0.0
+        delays: list[tuple[str, timedelta | None]] = []
+        for sensor_id, sensor in self._sensors.items():
+            opened = [one.opened_at for one in by_sensor[sensor_id]]
+            spans = [(one.first_anomalous_at, one.last_anomalous_at) for one in by_sensor[sensor_id]]
+            outside += int(sensor.is_counted.sum())
+            alerted += int((sensor.is_clean & _inside(sensor.times, spans)).sum())
+            false += sum(not _within(moment, sensor.faults, FALSE_AFTER) for moment in opened)
+            delays += [(fault.kind, _delay(fault, opened)) for fault in sensor.counted_faults]
+            by_chance += sensor.found_by_chance(opened)
+        found = [delay for _, delay in delays if delay is not None]
+        of_kind = {kind: [d for k, d in delays if k == kind] for kind in sorted({kind for kind, _ in delays})}
+        weeks = outside / WEEK_READINGS
+        return {
+            "sensors": len(self._sensors),
+            "sensor_weeks": round(weeks, 2),
+            "faults": len(delays),
+            "found": len(found),
+            "recall": _share([delay is not None for _, delay in delays]),
+            "recall_by_kind": {kind: _share([d is not None for d in some]) for kind, some in of_kind.items()},
+            "median_delay_minutes": _quantile(found, 0.5),
+            "p95_delay_minutes": _quantile(found, 0.95),
+            "recall_within_10_minutes_by_kind": {
+                kind: _share([d is not None and d <= SOON for d in some]) for kind, some in of_kind.items()
+            },
+            "false_incidents": false,
+            "false_incidents_per_sensor_week": false / weeks if weeks else None,
+            "minutes_in_alert_share": alerted / outside if outside else None,
+            "found_by_chance": by_chance,
+            "incidents": [
+                {
+                    "sensor_id": one.sensor_id,
+                    "kind": one.kind,
+                    "first_anomalous_at": format_time(one.first_anomalous_at),
+                    "opened_at": format_time(one.opened_at),
+                    "recovered_at": one.recovered_at and format_time(one.recovered_at),
+                }
+                for one in incidents
+            ],
+        }
+
+
+def score(
+    readings: Sequence[Reading],
+    incidents: Sequence[ReplayedIncident],
+    faults: Sequence[Fault],
+    *,
+    counted_from: datetime | None = None,
+) -> dict[str, Any]:
+    """How well incidents tell of faults: the figures of `Recording.score`."""
+    return Recording(readings, faults, counted_from=counted_from).score(incidents)
+
+
+class _Recorded:
+    """One sensor of a recording.
+
+    Attributes:
+        is_counted: which of its readings lie in no fault; shape (readings,).
+        is_clean: which of those do not lie in the hour after one either.
+        counted_faults: those that begin when counting has.
+    """
+
+    def __init__(self, times: NDArray[np.float64], counted_from: float, faults: Sequence[Fault]) -> None:
+        self.times, self.counted_from, self.faults = times, counted_from, faults
+        self.counted_faults = [fault for fault in faults if fault.started_at.timestamp() >= counted_from]
+        self.is_counted = (times >= counted_from) & ~_inside(times, [(f.started_at, f.ended_at) for f in faults])
+        after = _inside(times, [(fault.started_at, fault.ended_at + FALSE_AFTER) for fault in faults])
+        self.is_clean = self.is_counted & ~after
+
+    def found_by_chance(self, opened: Sequence[datetime]) -> float:
+        """How many faults would be found were they elsewhere: the mean over circular shifts."""
+        begin = datetime.fromtimestamp(self.counted_from, UTC)
+        length = datetime.fromtimestamp(float(self.times[-1]), UTC) - begin
+        total = 0
+        for fault in self.counted_faults if opened and length > timedelta() else ():
+            for shift in range(1, SHIFTS + 1):
+                moved = begin + (fault.started_at - begin + length * shift / (SHIFTS + 1)) % length
+                ends = moved + (fault.ended_at - fault.started_at)
+                total += _delay(replace(fault, started_at=moved, ended_at=ends), opened) is not None
+        return total / SHIFTS
+
+
+def _inside(times: NDArray[np.float64], spans: Iterable[tuple[datetime, datetime]]) -> NDArray[np.bool_]:
+    """Which of the ascending times lie in one of the spans, ends included."""
+    found = np.zeros(len(times), dtype=bool)
+    for first, last in spans:
+        found[np.searchsorted(times, first.timestamp()) : np.searchsorted(times, last.timestamp(), "right")] = True
+    return found
 
 
 def _within(moment: datetime, faults: Iterable[Fault], after: timedelta) -> bool:
     return any(fault.started_at <= moment <= fault.ended_at + after for fault in faults)
 
 
-def _delay(fault: Fault, opened: Iterable[ReplayedIncident]) -> timedelta | None:
-    found = (
-        one.opened_at
-        for one in opened
-        if one.sensor_id == fault.sensor_id and fault.started_at <= one.opened_at <= fault.ended_at + FOUND_AFTER
-    )
+def _delay(fault: Fault, opened: Iterable[datetime]) -> timedelta | None:
+    found = (moment for moment in opened if fault.started_at <= moment <= fault.ended_at + FOUND_AFTER)
     first = min(found, default=None)
     return None if first is None else first - fault.started_at
-
-
-def _found_by_chance(
-    opened: Sequence[ReplayedIncident],
-    by_sensor: Mapping[str, Sequence[Fault]],
-    times: Mapping[str, Sequence[datetime]],
-    counted: Mapping[str, datetime],
-) -> float:
-    """How many faults would be found were they elsewhere: the mean over circular shifts of each sensor's faults."""
-    total = 0
-    for shift in range(1, SHIFTS + 1):
-        for sensor_id, faults in by_sensor.items():
-            begin, end = counted[sensor_id], max(times[sensor_id])
-            length = end - begin
-            for fault in faults:
-                moved = begin + (fault.started_at - begin + length * shift / (SHIFTS + 1)) % length
-                total += (
-                    _delay(
-                        replace(fault, started_at=moved, ended_at=moved + (fault.ended_at - fault.started_at)), opened
-                    )
-                    is not None
-                )
-    return total / SHIFTS
 
 
 def _share(found: Sequence[bool]) -> float | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from overcut.sensors.cutoffs import Cutoff, UsualRange, in_force
 from overcut.sensors.features import LONGEST_GAP, WINDOW, Feature, repeats
 from overcut.sensors.incidents import EQUIPMENT_FAULT, STUCK_SENSOR, Cause, JudgedReading, RunRule
-from overcut.sensors.models import Model, score_reading
+from overcut.sensors.models import Model, Score, score_reading
 from overcut.sensors.readings import Reading, format_time
 
 # where the model of a cutoff comes from
@@ -60,12 +60,20 @@ class Series:
             yield found
 
 
-def judge(series: Series, first: int, cutoffs: Sequence[Cutoff], models: Models, rule: RunRule) -> list[JudgedReading]:
+def judge(
+    series: Series,
+    first: int,
+    cutoffs: Sequence[Cutoff],
+    models: Models,
+    rule: RunRule,
+    keep: Callable[[Score | None], object] = lambda score: None,
+) -> list[JudgedReading]:
     """The verdicts on a sensor's readings from number `first` on.
 
     Args:
         series: to give production's verdicts, with `features.WINDOW` - 1 readings before `first`.
         cutoffs: those that may have been in force at these readings, in any order.
+        keep: told the score that each verdict comes from, in order; None where there is none.
     """
     judged = []
     interval = max(cutoffs, key=lambda cutoff: cutoff.trained_at).interval if cutoffs else timedelta(minutes=1)
@@ -74,8 +82,10 @@ def judge(series: Series, first: int, cutoffs: Sequence[Cutoff], models: Models,
         cutoff = in_force(cutoffs, measured_at)
         if cutoff is None:
             judged.append(JudgedReading(measured_at, None))
+            keep(None)
             continue
         score = score_reading(models(cutoff), cutoff, windows)
+        keep(score)
         anomalous = None if score is None else score.anomaly_score > cutoff.score_cutoff and score.is_material
         judged.append(JudgedReading(measured_at, anomalous, is_stuck(windows, cutoff, rule)))
     return judged
