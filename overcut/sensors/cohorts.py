@@ -7,13 +7,16 @@ shows too few peaks in a fortnight to tell what it shows once in ten weeks.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache, partial
 from math import log, log10, sqrt
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+from krcf import RandomCutForest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -33,12 +36,14 @@ from overcut.sensors.features import (
     Feature,
     features_of,
 )
-from overcut.sensors.forest import ForestParameters, forest_score, train_forest
+from overcut.sensors.forest import ForestParameters, dump_forest, forest_score, load_forest, train_forest
 from overcut.sensors.incidents import RunRule
-from overcut.sensors.models import Channel, Model, Rarity, dump_model, to_odds
+from overcut.sensors.models import Channel, Model, Rarity
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 MIN_READINGS = 240
 # enough to fill every tree's sample several times over; more change neither forest nor scores noticeably
@@ -143,35 +148,68 @@ def train_cohort(
     rules: TrainingRules,
     trained_at: datetime,
     seed: int,
+    executor: Executor | None = None,
 ) -> CohortModel:
     """Train a cohort's model and its sensors' cutoffs.
+
+    Beside the series it holds two numbers a reading and channel, however many sensors: what a sensor's readings are
+    scored by is made again for each of them where it is needed.
 
     Args:
         series: one a sensor, values in the order of `measures`.
         seed: makes the result repeatable.
+        executor: where sensors are learned and scored at once; the result is the same with and without it.
     """
     enough = {one.sensor_id: _clean_count(one) for one in series}
     learned = [one for one in series if enough[one.sensor_id] >= MIN_READINGS]
     learning = {sensor_id: count for sensor_id, count in enough.items() if count < MIN_READINGS}
     if not learned:
         return CohortModel(cohort_id, "", None, (), learning)
-    steps = _steps(learned)
-    sensors = [_learn_usual(one, measures, steps[k], rules) for k, one in enumerate(learned)]
-    random = np.random.default_rng(seed)
-    channels, scores = [], []
-    for name in DETECTORS[rules.detector]:
-        channel, found = _train_channel(name, sensors, rules, random, seed)
-        channels.append(channel)
-        scores.append(found)
-    model = Model(tuple(channels))
-    fingerprint = hashlib.sha256(dump_model(model)).hexdigest()[:8]
-    version = f"{trained_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint}"
-    most = [np.max(of_sensor, axis=0) for of_sensor in zip(*scores, strict=True)]
+    names = features_of(rules.detector)
+    counts = [int(_learnable(one, names).sum()) for one in learned]
+    ends = np.cumsum(counts)
+    shown = _shown(DETECTORS[rules.detector], ends, np.random.default_rng(seed))
+    learning_tasks = [
+        _LearningTask(one, steps, {name: rows[k] for name, rows in shown.rows.items()})
+        for k, (one, steps) in enumerate(zip(learned, _steps(learned), strict=True))
+    ]
+    sensors, points = [], []
+    for sensor, found in _each(partial(_learn_usual, measures=measures, rules=rules), learning_tasks, executor):
+        sensors.append(sensor)
+        points.append(found)
+    forests = {
+        name: train_forest(
+            shown.in_order(name, [of_sensor[name] for of_sensor in points]).tolist(),
+            len(measures) * len(CHANNELS[name]),
+            parameters=rules.forest,
+            seed=seed,
+        )
+        for name in DETECTORS[rules.detector]
+    }
+    stored = {name: dump_forest(forest) for name, forest in forests.items()} if executor else {}
+    scores = {name: np.empty(ends[-1]) for name in forests}
+    tasks = [_ScoringTask(one, sensor.ranges) for one, sensor in zip(learned, sensors, strict=True)]
+    score = partial(_score_stored, stored) if executor else partial(_score, forests)
+    for of_sensor, places in zip(_each(score, tasks, executor), _slices(ends), strict=True):
+        for name, column in of_sensor.items():
+            scores[name][places] = column
+    channels, most = _rate(forests, scores, sensors, ends, rules)
+    # not of the forests: the library keeps equal points in no order
+    version = f"{trained_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(most.tobytes()).hexdigest()[:8]}"
     cutoffs = tuple(
-        _cutoff(sensor, anomaly_scores, rules, cohort_id=cohort_id, model_version=version, trained_at=trained_at)
-        for sensor, anomaly_scores in zip(sensors, most, strict=True)
+        _cutoff(one, sensor, most[places], rules, cohort_id=cohort_id, model_version=version, trained_at=trained_at)
+        for one, sensor, places in zip(learned, sensors, _slices(ends), strict=True)
     )
-    return CohortModel(cohort_id, version, model, cutoffs, learning)
+    return CohortModel(cohort_id, version, Model(channels), cutoffs, learning)
+
+
+def _each(work: Callable[[Task], Result], tasks: Sequence[Task], executor: Executor | None) -> Iterator[Result]:
+    return executor.map(work, tasks) if executor else map(work, tasks)
+
+
+def _slices(ends: NDArray[np.int64]) -> list[slice]:
+    """Where each sensor's readings are, when those of all lie one after another."""
+    return [slice(first, end) for first, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
 
 
 def _clean_count(one: SensorSeries) -> int:
@@ -183,47 +221,85 @@ def _clean_count(one: SensorSeries) -> int:
 
 @dataclass(frozen=True)
 class _Sensor:
-    """A sensor while its cohort is trained.
+    """What is usual of a sensor.
 
     Attributes:
-        normalised: of each feature, of the readings that are learned from; each of shape (readings, measures).
+        learned: how many readings it was learned from.
         run: how many anomalous readings are a run.
     """
 
-    series: SensorSeries
     ranges: tuple[UsualRange, ...]
-    normalised: Mapping[Feature, Floats]
+    learned: int
     run: int
 
     @property
     def weeks(self) -> float:
-        return len(next(iter(self.normalised.values()))) / WEEK_READINGS
+        return self.learned / WEEK_READINGS
 
 
-def _learn_usual(one: SensorSeries, measures: Sequence[str], steps: Floats, rules: TrainingRules) -> _Sensor:
+@dataclass(frozen=True)
+class _LearningTask:
+    """A sensor to learn, and which of the readings that it is learned from each channel's forest is shown."""
+
+    series: SensorSeries
+    steps: Floats
+    shown: Mapping[str, NDArray[np.int64]]
+
+
+def _learn_usual(
+    task: _LearningTask, *, measures: Sequence[str], rules: TrainingRules
+) -> tuple[_Sensor, dict[str, Floats]]:
+    """What is usual of a sensor, and by channel the points that its forest is shown."""
+    one, steps = task.series, task.steps
     names, run = features_of(rules.detector), rules.run_rule.readings_needed(one.interval)
-    found = series_features(one, names)
-    clean = np.ones(len(one.measured_at), dtype=bool) if one.is_clean is None else one.is_clean
-    known = clean & np.all([np.isfinite(column).all(axis=1) for column in found.values()], axis=0)
-    if not known.any():  # nothing but short pieces: what no window shows is as usual
-        known = clean
+    known = _learnable(one, names)
+    found = _columns(one, names, known)
     days = known.sum() / DAY_READINGS
-    ranges, normalised = [], {name: np.zeros((int(known.sum()), len(measures))) for name in names}
+    ranges = []
     for m, measure in enumerate(measures):
         min_deviation = one.min_deviation.get(measure, MIN_DEVIATION_STEPS * float(steps[m]))
         features: dict[Feature, Usual] = {}
         for name in names:
-            column = found[name][known, m]
+            column = found[name][:, m]
             full = column[np.isfinite(column)]
             least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS)
-            usual = _usual(name, full if len(full) else np.zeros(1), least=least, days=days, run=run)
-            features[name] = usual
-            deviation = np.nan_to_num(column - usual.centre)
-            below = deviation / usual.down if usual.down else np.zeros_like(deviation)
-            normalised[name][:, m] = np.where(deviation >= 0, deviation / usual.up, below)
-        low, high = np.quantile(one.values[clean, m], [0.01, 0.99])
+            features[name] = _usual(name, full if len(full) else np.zeros(1), least=least, days=days, run=run)
+        low, high = np.quantile(one.values[_clean(one), m], [0.01, 0.99])
         ranges.append(UsualRange(measure, float(low), float(high), min_deviation, features))
-    return _Sensor(one, tuple(ranges), normalised, run)
+    points = {channel: _points(found, ranges, channel)[rows] for channel, rows in task.shown.items()}
+    return _Sensor(tuple(ranges), int(known.sum()), run), points
+
+
+def _clean(one: SensorSeries) -> Booleans:
+    return np.ones(len(one.measured_at), dtype=bool) if one.is_clean is None else one.is_clean
+
+
+def _learnable(one: SensorSeries, names: Sequence[Feature]) -> Booleans:
+    """Which readings are learned from: the clean ones whose windows are full; shape (readings,)."""
+    clean, places = _clean(one), np.arange(len(one.measured_at))
+    begins = np.zeros_like(places)
+    gaps = _gaps(one)
+    begins[gaps] = gaps
+    known = clean & (places - np.maximum.accumulate(begins) >= max(_NEEDED[name] for name in names) - 1)
+    # of nothing but short pieces: what no window shows is as usual
+    return known if known.any() else clean
+
+
+def _columns(one: SensorSeries, names: Sequence[Feature], known: Booleans) -> dict[Feature, Floats]:
+    return {name: column[known] for name, column in series_features(one, names).items()}
+
+
+def _points(found: Mapping[Feature, Floats], ranges: Sequence[UsualRange], channel: str) -> Floats:
+    """What a channel's forest sees of readings, shape (readings, measures x features), in the order of
+    `models.score_reading`."""
+    columns = []
+    for m, usual in enumerate(ranges):
+        for name in CHANNELS[channel]:
+            usually = usual.features[name]
+            deviation = np.nan_to_num(found[name][:, m] - usually.centre)
+            below = deviation / usually.down if usually.down else np.zeros_like(deviation)
+            columns.append(np.where(deviation >= 0, deviation / usually.up, below))
+    return np.stack(columns, axis=1)
 
 
 def _usual(name: Feature, column: Floats, *, least: float, days: float, run: int) -> Usual:
@@ -257,9 +333,13 @@ def sustained(values: Floats, readings: int) -> Floats:
 
 def series_features(one: SensorSeries, names: Sequence[Feature]) -> dict[Feature, Floats]:
     """The features of every reading, each of shape (readings, measures); NaN where a window is not full."""
-    gaps = np.flatnonzero(np.diff(one.measured_at) > LONGEST_GAP * one.interval.total_seconds()) + 1
-    pieces = np.split(one.values, gaps)
+    pieces = np.split(one.values, _gaps(one))
     return {name: np.concatenate([_WHOLE[name](piece) for piece in pieces]) for name in names}
+
+
+def _gaps(one: SensorSeries) -> NDArray[np.int64]:
+    """The readings that come after a long gap."""
+    return np.flatnonzero(np.diff(one.measured_at) > LONGEST_GAP * one.interval.total_seconds()) + 1
 
 
 def _trailing(values: Floats, readings: int, lag: int, of: Literal["median", "trimmed mean"]) -> Floats:
@@ -293,47 +373,115 @@ def _values(values: Floats) -> Floats:
 
 
 _WHOLE = {"jump": _jumps, "level": _levels, "volatility": _volatilities, "value": _values}
+# how many readings a window has
+_NEEDED = {"jump": BASELINE_LAG + BASELINE_READINGS, "level": LEVEL_READINGS, "volatility": WINDOW, "value": 1}
 
 
 # --- forests, and how rare their scores are ---
 
 
-def _train_channel(
-    name: str, sensors: Sequence[_Sensor], rules: TrainingRules, random: np.random.Generator, seed: int
-) -> tuple[Channel, list[Floats]]:
-    """A channel, and the anomaly scores of what its sensors are trained on, one array a sensor."""
-    points = [_points(sensor, CHANNELS[name]) for sensor in sensors]
-    everything = np.concatenate(points)
-    shown = everything[random.permutation(len(everything))[:MAX_FOREST_POINTS]]
-    forest = train_forest(shown.tolist(), everything.shape[1], parameters=rules.forest, seed=seed)
-    scores = [np.array([forest_score(forest, point) for point in of_sensor.tolist()]) for of_sensor in points]
-    if rules.detector == "laboratory":
-        return Channel(name, forest, None), scores
-    rarity = _rarity(sensors, scores, rules.forest.highest_score)
-    return Channel(name, forest, rarity), [np.array([rarity.of(score) for score in some.tolist()]) for some in scores]
+@dataclass(frozen=True)
+class _Shown:
+    """Which readings each channel's forest is shown, of those that sensors are learned from.
+
+    Attributes:
+        places: by channel, where in the order in which they are shown each sensor's are.
+        rows: by channel, which of its own they are.
+    """
+
+    places: Mapping[str, Sequence[NDArray[np.int64]]]
+    rows: Mapping[str, Sequence[NDArray[np.int64]]]
+
+    def in_order(self, name: str, points: Sequence[Floats]) -> Floats:
+        """Each sensor's points as one array, in the order in which they are shown."""
+        order = np.argsort(np.concatenate(self.places[name]))
+        return np.asarray(np.concatenate(points)[order])
 
 
-def _points(sensor: _Sensor, features: Sequence[Feature]) -> Floats:
-    """Shape (readings, measures x features), in the order of `models.score_reading`."""
-    columns = [sensor.normalised[feature] for feature in features]
-    return np.stack(columns, axis=2).reshape(len(columns[0]), -1)
+def _shown(channels: Sequence[str], ends: NDArray[np.int64], random: np.random.Generator) -> _Shown:
+    """Draw evenly from the readings of all sensors."""
+    places, rows = {}, {}
+    for name in channels:
+        order = np.arange(ends[-1], dtype=np.int32)
+        random.shuffle(order)
+        drawn = order[:MAX_FOREST_POINTS].astype(np.int64)
+        owners = np.searchsorted(ends, drawn, side="right")
+        places[name] = [np.flatnonzero(owners == k) for k in range(len(ends))]
+        rows[name] = [drawn[at] - span.start for at, span in zip(places[name], _slices(ends), strict=True)]
+    return _Shown(places, rows)
 
 
-def _rarity(sensors: Sequence[_Sensor], scores: Sequence[Floats], highest: float) -> Rarity:
+@dataclass(frozen=True)
+class _ScoringTask:
+    """A sensor whose readings are to be scored."""
+
+    series: SensorSeries
+    ranges: tuple[UsualRange, ...]
+
+
+def _score(forests: Mapping[str, RandomCutForest], task: _ScoringTask) -> dict[str, Floats]:
+    """By channel the forest's scores of the readings that a sensor is learned from."""
+    names: tuple[Feature, ...] = tuple(feature for channel in forests for feature in CHANNELS[channel])
+    found = _columns(task.series, names, _learnable(task.series, names))
+    scores = {}
+    for channel, forest in forests.items():
+        # a sensor shows few different values
+        score = cache(partial(forest_score, forest))
+        points = map(tuple, _points(found, task.ranges, channel).tolist())
+        scores[channel] = np.array([score(point) for point in points])
+    return scores
+
+
+def _score_stored(stored: Mapping[str, bytes], task: _ScoringTask) -> dict[str, Floats]:
+    return _score({name: _loaded(forest) for name, forest in stored.items()}, task)
+
+
+_loaded = lru_cache(maxsize=len(CHANNELS))(load_forest)
+
+
+def _rate(
+    forests: Mapping[str, RandomCutForest],
+    scores: dict[str, Floats],
+    sensors: Sequence[_Sensor],
+    ends: NDArray[np.int64],
+    rules: TrainingRules,
+) -> tuple[tuple[Channel, ...], Floats]:
+    """The channels, and every reading's anomaly score.
+
+    Args:
+        scores: by channel, of the readings of all sensors one after another; used up.
+    """
+    channels, most = [], np.full(ends[-1], -np.inf)
+    for name, forest in forests.items():
+        found = scores.pop(name)
+        rarity = None
+        if rules.detector != "laboratory":
+            rarity = _rarity(sensors, found, ends, rules.forest.highest_score)
+            for span in _slices(ends):
+                found[span] = _rarities(rarity, found[span])
+        channels.append(Channel(name, forest, rarity))
+        np.maximum(most, found, out=most)
+    return tuple(channels), most
+
+
+def _rarity(sensors: Sequence[_Sensor], scores: Floats, ends: NDArray[np.int64], highest: float) -> Rarity:
     """How often a sensor in order goes on at a score for a run of readings, from an hour's peaks of all sensors.
 
     Past what is exceeded ten times a week the tail is taken for exponential in the odds, which are a distance. Its mean
     is the peaks' median excess, over log 2: a fault among them does not make it long. It is taken two standard errors
     longer than that.
     """
-    readings = to_odds_array(np.concatenate(scores), highest)
-    runs = [_peaks(sustained(some, sensor.run)) for sensor, some in zip(sensors, scores, strict=True)]
+    readings = to_odds_array(scores, highest)
+    common = np.quantile(readings, [0.0, 0.25, 0.5], overwrite_input=True)
+    runs = [_peaks(sustained(scores[span], one.run)) for one, span in zip(sensors, _slices(ends), strict=True)]
     peaks = np.sort(to_odds_array(np.concatenate(runs), highest))
     weeks = sum(sensor.weeks for sensor in sensors)
     tail = max(1, min(max(LEAST_TAIL_PEAKS, round(TAIL_A_WEEK * weeks)), len(peaks) // 2))
     threshold = float(peaks[max(0, len(peaks) - tail - 1)])
     # the common readings by their own number, rarer ones by peaks
-    knots = [(float(np.quantile(readings, q)), -log10((1 - q) * len(readings) / weeks)) for q in (0.0, 0.25, 0.5)]
+    knots = [
+        (float(knot), -log10((1 - q) * len(readings) / weeks)) for knot, q in zip(common, (0.0, 0.25, 0.5), strict=True)
+    ]
     knots += [(float(np.quantile(peaks, 0.5)), -log10(0.5 * len(peaks) / weeks)), (threshold, -log10(tail / weeks))]
     mean_excess = (float(np.median(peaks[-tail:])) - threshold) / log(2) * (1 + 2 / sqrt(tail))
     slope = 1 / (max(mean_excess, LEAST_TAIL * max(threshold, LEAST_TAIL)) * log(10))
@@ -346,7 +494,14 @@ def _rarity(sensors: Sequence[_Sensor], scores: Sequence[Floats], highest: float
 
 
 def to_odds_array(scores: Floats, highest: float) -> Floats:
-    return np.array([to_odds(score, highest) for score in scores.tolist()])
+    """`models.to_odds` of many scores."""
+    return np.asarray(scores / np.maximum(highest - scores, 1e-6))
+
+
+def _rarities(rarity: Rarity, scores: Floats) -> Floats:
+    """`rarity.of` of many scores."""
+    distinct, places = np.unique(scores, return_inverse=True)
+    return np.array([rarity.of(score) for score in distinct.tolist()])[places]
 
 
 def _peaks(runs: Floats) -> Floats:
@@ -354,6 +509,7 @@ def _peaks(runs: Floats) -> Floats:
 
 
 def _cutoff(
+    one: SensorSeries,
     sensor: _Sensor,
     anomaly_scores: Floats,
     rules: TrainingRules,
@@ -367,7 +523,6 @@ def _cutoff(
     if rules.detector != "laboratory":
         budget = log10(len(DETECTORS[rules.detector]) / rules.false_alarm_budget)
         z_factor = max(z_factor, (budget + _surplus(sensor, anomaly_scores) - mean) / sd)
-    one = sensor.series
     return Cutoff(
         sensor_id=one.sensor_id,
         trained_at=trained_at,
