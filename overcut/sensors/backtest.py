@@ -5,7 +5,7 @@ later; every reading is judged by what was in force when it was measured. Nothin
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -326,13 +326,24 @@ class Recording:
             for sensor_id, of_sensor in times.items()
         }
 
+    def false(self, incidents: Iterable[ReplayedIncident]) -> list[ReplayedIncident]:
+        """Those of the incidents that are false."""
+        return [
+            one
+            for one in self._counted(incidents)
+            if not _within(one.opened_at, self._sensors[one.sensor_id].faults, FALSE_AFTER)
+        ]
+
+    def _counted(self, incidents: Iterable[ReplayedIncident]) -> Iterator[ReplayedIncident]:
+        return (one for one in incidents if one.opened_at.timestamp() >= self._sensors[one.sensor_id].counted_from)
+
     def score(self, incidents: Sequence[ReplayedIncident]) -> dict[str, Any]:
         """The figures of the backtest, by name; shares are None where there is nothing to share."""
         by_sensor: dict[str, list[ReplayedIncident]] = {sensor_id: [] for sensor_id in self._sensors}
-        for one in incidents:
-            if one.opened_at.timestamp() >= self._sensors[one.sensor_id].counted_from:
-                by_sensor[one.sensor_id].append(one)
-        outside = alerted = false = 0
+        for one in self._counted(incidents):
+            by_sensor[one.sensor_id].append(one)
+        false = len(self.false(incidents))
+        outside = alerted = 0
         by_chance = 0.0
         delays: list[tuple[str, timedelta | None]] = []
         for sensor_id, sensor in self._sensors.items():
@@ -340,7 +351,6 @@ class Recording:
             spans = [(one.first_anomalous_at, one.last_anomalous_at) for one in by_sensor[sensor_id]]
             outside += int(sensor.is_counted.sum())
             alerted += int((sensor.is_clean & _inside(sensor.times, spans)).sum())
-            false += sum(not _within(moment, sensor.faults, FALSE_AFTER) for moment in opened)
             delays += [(fault.kind, _delay(fault, opened)) for fault in sensor.counted_faults]
             by_chance += sensor.found_by_chance(opened)
         found = [delay for _, delay in delays if delay is not None]
