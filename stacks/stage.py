@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from overcut import RefusedError
 from overcut.etl_jobs.verdicts import Kind
+from overcut.sensors.features import Detector
 from overcut.sensors.sources import FieldMapping, FieldMappingError
 
 STAGES = Path(__file__).parent.parent / "config"
@@ -87,6 +88,7 @@ class Source(_Settings):
         secret_name: a secret in Secrets Manager that holds the Authorization header's value.
         measures: the unit of each measure it may send.
         sensor_id, measured_at, values: where an event holds the parts of a reading, in JMESPath.
+        min_deviation: nobody is woken for less, in the measure's unit; without it, for three of its smallest steps.
     """
 
     url: Annotated[str, AfterValidator(_http_url)]
@@ -95,6 +97,7 @@ class Source(_Settings):
     sensor_id: str = "sensor_id"
     measured_at: str = "measured_at"
     values: str = "values"
+    min_deviation: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
     @property
     def mapping(self) -> FieldMapping:
@@ -108,6 +111,14 @@ class Source(_Settings):
             raise ValueError(str(error)) from None
         return self
 
+    @model_validator(mode="after")
+    def _deviations_are_of_measures(self) -> "Source":
+        unknown = sorted(self.min_deviation.keys() - self.measures.keys())
+        if unknown:
+            known = ", ".join(sorted(self.measures))
+            raise ValueError(f"min_deviation may be set of {known}, not of {unknown[0]!r}")
+        return self
+
 
 class Contact(_Settings):
     """Somebody to text. Whose equipment, and where; the phone number is a parameter of the stack."""
@@ -117,7 +128,13 @@ class Contact(_Settings):
 
 
 class Sensors(_Settings):
-    """The sensors pipeline."""
+    """The sensors pipeline.
+
+    Attributes:
+        detector: what readings are judged by; "laboratory" is the first laboratory's rule.
+        false_alarm_budget: incidents a sensor-week (10,080 readings) that people put up with while nothing is wrong.
+        new_normal_after_hours: an incident that lasts longer, and that nobody confirmed, is how things are now.
+    """
 
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
     contacts: Annotated[dict[Name, Contact], Field(min_length=1)]
@@ -126,7 +143,10 @@ class Sensors(_Settings):
     recovery_minutes: Annotated[int, Field(ge=5, le=24 * 60)] = 30
     stale_after_minutes: Annotated[int, Field(ge=5, le=24 * 60)] = 30
     group_minutes: Annotated[int, Field(ge=1, le=60)] = 3
+    detector: Detector = "channels"
     z_factor: Annotated[float, Field(ge=2.5, le=20)] = 2.5
+    false_alarm_budget: Annotated[float, Field(gt=0, le=100)] = 0.1
+    new_normal_after_hours: Annotated[int, Field(ge=3, le=31 * 24)] = 24
     num_trees: Annotated[int, Field(ge=10, le=200)] = 30
     num_samples_per_tree: Annotated[int, Field(ge=32, le=1024)] = 128
     training_window_days: Annotated[int, Field(ge=1, le=365)] = 14

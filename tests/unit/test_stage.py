@@ -39,7 +39,7 @@ TOP = "clock, etl_jobs, functions, keep_data, name, operations_emails, region, s
 TICKETS = "etl_jobs.tickets"
 LAKE = "etl_jobs.lake: must be empty, or an S3 prefix that ends in a slash, such as s3://analytics-lake/job-runs/"
 FIELD = "etl_jobs.fields.run_id: must be names with dots between them, such as metrics.rows.loaded"
-OF_SOURCE = "measured_at, measures, secret_name, sensor_id, url, values"
+OF_SOURCE = "measured_at, measures, min_deviation, secret_name, sensor_id, url, values"
 DEVICE = "sensors.sources.device"
 
 
@@ -105,6 +105,24 @@ DEVICE = "sensors.sources.device"
             1,
             "sensors.consecutive_minutes: must be greater than or equal to 2, not 1",
         ),
+        ("sensors.false_alarm_budget", 0, "sensors.false_alarm_budget: must be greater than 0, not 0"),
+        ("sensors.false_alarm_budget", 101, "sensors.false_alarm_budget: must be less than or equal to 100, not 101"),
+        ("sensors.detector", "rcf", "sensors.detector: must be 'channels' or 'laboratory', not 'rcf'"),
+        (
+            "sensors.new_normal_after_hours",
+            2,
+            "sensors.new_normal_after_hours: must be greater than or equal to 3, not 2",
+        ),
+        (
+            f"{DEVICE}.min_deviation",
+            {"temperature": 0},
+            f"{DEVICE}.min_deviation.temperature: must be greater than 0, not 0",
+        ),
+        (
+            f"{DEVICE}.min_deviation",
+            {"temperature": float("inf")},
+            f"{DEVICE}.min_deviation.temperature: must be a finite number, not inf",
+        ),
         ("sensors.retention_days", 6, "sensors.retention_days: must be greater than or equal to 7, not 6"),
         (
             "functions.platform",
@@ -149,6 +167,11 @@ DEVICE = "sensors.sources.device"
             ' Incomplete expression: "{" ^',
         ),
         (f"{DEVICE}.values", "lower(a)", f"{DEVICE}: values calls lower(), which JMESPath does not have"),
+        (
+            f"{DEVICE}.min_deviation",
+            {"temperature": 0.5, "humidity": 1.0},
+            f"{DEVICE}: min_deviation may be set of temperature, not of 'humidity'",
+        ),
         # values that do not go together
         ("clock", "/var/clock", 'clock must be "system": only the local stage may set it'),
         ("sensors.default_contact", "bob", "sensors: default_contact must be one of maintenance, not 'bob'"),
@@ -171,6 +194,9 @@ def test_a_mistake_is_one_line(tmp_path: Path, key: str, value: object, line: st
     ("key", "value"),
     [
         ("sensors.z_factor", 3),
+        ("sensors.detector", "laboratory"),
+        ("sensors.false_alarm_budget", 0.02),
+        (f"{DEVICE}.min_deviation", {"temperature": 1}),
         (f"{DEVICE}.url", "http://127.0.0.1:8808/events"),
         (f"{DEVICE}.url", "http://localhost/events"),
         (f"{DEVICE}.url", "HTTPS://devices.example.com:8443/events?a=b"),
