@@ -1,15 +1,22 @@
 """`overcut backtest`: what production would have told people, over recorded and labelled data."""
 
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from overcut import OvercutError
 from overcut.etl_jobs.backtest import backtest as backtest_job_runs
+from overcut.sensors.backtest import Recording
+from workbench.backtest_page import backtest_page
 from workbench.job_runs_files import JobRunsFileError, read_job_runs, read_labels
+from workbench.sensors_backtest import OutputFile, read_recorded, replay_on_all_cores, write_text
 
 
 @click.group()
@@ -51,3 +58,93 @@ def etl_jobs(runs_file: Path, labels_file: Path, as_json: Path | None) -> None:
     for name, value in report.items():
         table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
     Console().print(table)
+
+
+OURS, LABORATORY = "detector", "laboratory's rule"
+
+
+@backtest.command("sensors")
+@click.argument("readings_file", metavar="READINGS", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--labels",
+    "labels_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The faults that are known, a CSV: sensor_id,started_at,ended_at,kind.",
+)
+@click.option("--json", "as_json", type=OutputFile(), help="Write figures and incidents here, too.")
+@click.option("--html", "as_html", type=OutputFile(), help="Write pictures of every sensor here.")
+@click.option("--config", metavar="STAGE", default="prod", show_default=True, help="Whose settings; a name, or a file.")
+@click.option("--train-until", metavar="TIME", help="Train once, then, and count everything after it.")
+def sensors(
+    readings_file: Path,
+    labels_file: Path | None,
+    as_json: Path | None,
+    as_html: Path | None,
+    config: str,
+    train_until: str | None,
+) -> None:
+    """Score the incidents that people would have been told of.
+
+    Walks forward over READINGS, trained by the stage's schedule: nothing sees a later reading. A sensor's first five
+    days are learned from and never scored. READINGS is a CSV: sensor_id,measured_at, and a column a measure. The
+    laboratory's rule, a reading of its own above the mean and 2.5 standard deviations, is replayed beside.
+    """
+    try:
+        recorded = read_recorded(readings_file, labels_file, config, train_until)
+        for repair in recorded.repairs:
+            click.echo(f"{readings_file}: {repair}", err=True)
+        rules, training = recorded.rules, recorded.rules.training
+        laboratory_rules = replace(rules, training=replace(training, detector="laboratory"))
+        replays = replay_on_all_cores(recorded, {OURS: rules, LABORATORY: laboratory_rules}, Console(stderr=True))
+        recording = Recording(recorded.readings, recorded.faults, counted_from=recorded.counted_from)
+        ours, laboratory = (recording.score(replays[name].incidents) for name in (OURS, LABORATORY))
+        del laboratory["incidents"]
+        if as_json:
+            write_text(as_json, json.dumps({**ours, "laboratory": laboratory}, indent=2) + "\n")
+        figures = list(_figures(ours, laboratory))
+        if as_html:
+            found = replays[OURS]
+            # without labels nobody knows which are false
+            false = recording.false(found.incidents) if labels_file else []
+            title = f"Backtest of {readings_file.name} by stage {config}"
+            write_text(as_html, backtest_page(title, figures, recorded.readings, found, recorded.faults, false))
+    except OvercutError as error:
+        raise click.ClickException(str(error)) from error
+    table = Table("figure", OURS, LABORATORY)
+    for figure in figures:
+        table.add_row(*map(escape, figure))
+    console = Console()
+    console.print(table)
+    for held in replays[OURS].held:
+        console.print(f"held: {escape(held)}", soft_wrap=True)
+    if not ours["sensor_weeks"]:
+        console.print("Nothing was counted: no sensor has readings after its first five days. Try --train-until.")
+
+
+def _figures(ours: Mapping[str, Any], laboratory: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, ours and the laboratory's, for people."""
+    for name, digits in (
+        ("sensors", 0),
+        ("sensor_weeks", 2),
+        ("faults", 0),
+        ("found", 0),
+        ("recall", 3),
+        ("recall_by_kind", 3),
+        ("median_delay_minutes", 0),
+        ("p95_delay_minutes", 0),
+        ("recall_within_10_minutes_by_kind", 3),
+        ("false_incidents", 0),
+        ("false_incidents_per_sensor_week", 3),
+        ("minutes_in_alert_share", 4),
+        ("found_by_chance", 1),
+    ):
+        told = name.removesuffix("_by_kind").replace("_", " ")
+        if isinstance(ours[name], Mapping):
+            for kind, value in ours[name].items():
+                yield f"{told}: {kind}", _told(value, digits), _told(laboratory[name][kind], digits)
+        else:
+            yield told, _told(ours[name], digits), _told(laboratory[name], digits)
+
+
+def _told(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

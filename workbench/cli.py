@@ -13,6 +13,7 @@ from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
 from workbench.simulate_job_runs import job_runs
 from workbench.tickets_commands import tickets
+from workbench.tune_commands import tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,6 +24,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (demo, simulate, replay, sensors, tickets, cloud, backtest, load_lake):
+for command in (demo, simulate, replay, sensors, tickets, cloud, backtest, tune, load_lake):
     main.add_command(command)
 simulate.add_command(job_runs)
