@@ -60,6 +60,10 @@ class Setting:
         return inf if self.median_delay_minutes is None else self.median_delay_minutes
 
     @property
+    def result(self) -> str:
+        return f"recall {self.recall:.3f} at {self.false:.3f} false"
+
+    @property
     def told(self) -> str:
         return f"false_alarm_budget {self.false_alarm_budget:g}, consecutive_minutes {self.consecutive_minutes}"
 
@@ -90,7 +94,7 @@ def tune(
     """Weigh recall against false incidents, over cutoffs and run lengths.
 
     Replays READINGS once, as `overcut backtest sensors` does, and tries other cutoffs and run lengths on the scores.
-    Prints the settings that nothing beats: none finds more with as few false incidents.
+    Prints the settings that nothing beats: none finds more with as few false incidents a sensor-week (10,080 readings).
     """
     try:
         recorded = read_recorded(readings_file, labels_file, config, train_until)
@@ -104,15 +108,20 @@ def tune(
         tried = list(try_settings(recorded, found, console))
         best = frontier(tried)
         _print(best, len(tried))
+        settings = recorded.settings
+        now = next(
+            one
+            for one in tried
+            if (one.false_alarm_budget, one.consecutive_minutes)
+            == (settings.false_alarm_budget, settings.consecutive_minutes)
+        )
+        click.echo(f"As stage {config} is now: {now.told}, {now.result}.")
         if as_html:
             points = [(one.false, one.recall, one.told, one in best) for one in tried]
             told = f"{len(tried)} settings tried on {readings_file.name} by stage {config}"
             write_text(as_html, frontier_page("Recall against false incidents", told, points))
         chosen = within_budget(tried, allowed)
-        click.echo(
-            f"Within {allowed:g} false incidents a sensor-week: {chosen.told}, recall {chosen.recall:.3f}"
-            f" at {chosen.false:.3f}."
-        )
+        click.echo(f"Within {allowed:g} false incidents a sensor-week: {chosen.told}, {chosen.result}.")
         if write:
             write_text(write, _stage_lines(chosen, readings_file.name, allowed))
             click.echo(
@@ -124,11 +133,15 @@ def tune(
 
 
 def _print(best: Sequence[Setting], tried: int) -> None:
-    table = Table("false a sensor-week", "recall", "median delay", "false_alarm_budget", "consecutive_minutes")
+    table = Table("false a week", "recall", "median delay", "budget", "run")
     for one in best:
         delay = "-" if one.median_delay_minutes is None else f"{one.median_delay_minutes:.0f} min"
         table.add_row(
-            f"{one.false:.3f}", f"{one.recall:.3f}", delay, f"{one.false_alarm_budget:g}", str(one.consecutive_minutes)
+            f"{one.false:.3f}",
+            f"{one.recall:.3f}",
+            delay,
+            f"{one.false_alarm_budget:g}",
+            f"{one.consecutive_minutes} min",
         )
     console = Console()
     console.print(table)
