@@ -28,6 +28,7 @@ _TICKS = [timedelta(minutes=m) for m in (1, 5, 15, 30, 60, 180, 360, 720)] + [
     timedelta(days=d) for d in (1, 2, 7, 14, 28, 91, 364)
 ]
 _MOST_TICKS = 15
+FARTHEST_SHOWN = 5
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2024; --soft: #60646c; --line: #d9dce1; --page: #fff; --card: #f8f9fb;
@@ -121,19 +122,26 @@ def frontier_page(title: str, told: str, points: Sequence[tuple[float, float, st
     root, body = _document(title)
     _sub(body, "p", told)
     section = _sub(body, "section")
-    highest = max([false for false, *_ in points], default=1.0) or 1.0
+    # what has many times the false incidents of the best would leave no room for what matters
+    widest = max([FARTHEST_SHOWN * false for false, _, _, is_best in points if is_best], default=1.0)
+    highest = max([false for false, *_ in points if false <= widest], default=0.0) or 1.0
+    beyond = sum(false > highest for false, *_ in points)
+    points = [point for point in points if point[0] <= highest]
+    lowest = min(0.9, floor(10 * min([recall for _, recall, *_ in points], default=0.0)) / 10)
     height = 420
     svg = _svg(section, height + 46, f"recall against false incidents: {told}")
-    axes = _Axes(0.0, highest * 1.03, 8, height, 0.0, 1.0)
+    axes = _Axes(0.0, highest * 1.03, 8, height, lowest, 1.0)
     _sub(svg, "rect", None, {"class": "frame", "x": LEFT, "y": 8, "width": WIDTH - LEFT - RIGHT, "height": height})
-    for recall in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-        _level(svg, axes, recall, f"{recall:.1f}")
+    step = _nice_step(1 - lowest, 6)
+    for k in range(ceil(lowest / step - 1e-9), floor(1 / step + 1e-9) + 1):
+        _level(svg, axes, k * step, f"{k * step:.3g}")
     step = _nice_step(highest, 8)
     for k in range(floor(highest / step) + 1):
         x = float(axes.x(k * step))
         _sub(svg, "text", f"{k * step:g}", {"x": _n(x), "y": height + 24, "text-anchor": "middle"})
     middle = {"x": WIDTH / 2, "y": height + 42, "text-anchor": "middle"}
-    _sub(svg, "text", "false incidents a sensor-week (across), recall (up)", middle)
+    outside = f"; {_counted(beyond, 'setting')} with more false incidents not shown" if beyond else ""
+    _sub(svg, "text", f"false incidents a sensor-week (across), recall (up){outside}", middle)
     best = sorted((false, recall) for false, recall, _, is_best in points if is_best)
     if best:
         path = "L".join(f"{_n(float(axes.x(false)))} {_n(float(axes.y(recall)))}" for false, recall in best)
