@@ -155,7 +155,7 @@ def try_settings(recorded: Recorded, found: Replay, console: Console) -> Iterato
         BacktestError: no fault counts, or nothing else does.
     """
     recording = Recording(recorded.readings, recorded.faults, counted_from=recorded.counted_from)
-    kept = [_Kept(found, sensor_id, recorded.rules) for sensor_id, judged in found.judged.items() if judged]
+    kept = kept_scores(found, recorded.rules)
     others = [one for one in found.incidents if one.kind != EQUIPMENT_FAULT]
     budgets = sorted({*BUDGETS, recorded.settings.false_alarm_budget})
     run_lengths = sorted({*RUN_LENGTHS, recorded.settings.consecutive_minutes})
@@ -175,7 +175,12 @@ def try_settings(recorded: Recorded, found: Replay, console: Console) -> Iterato
         )
 
 
-class _Kept:
+def kept_scores(found: Replay, rules: BacktestRules) -> list["KeptScores"]:
+    """The scores of every sensor that was judged."""
+    return [KeptScores(found, sensor_id, rules) for sensor_id, judged in found.judged.items() if judged]
+
+
+class KeptScores:
     """One sensor's scores, and the incidents that they would have opened."""
 
     def __init__(self, found: Replay, sensor_id: str, rules: BacktestRules) -> None:
