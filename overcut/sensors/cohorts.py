@@ -20,7 +20,7 @@ from krcf import RandomCutForest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, Usual, UsualRange
+from overcut.sensors.cutoffs import GRID, PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.features import (
     BASELINE_LAG,
     BASELINE_READINGS,
@@ -69,6 +69,8 @@ SURPLUS_SIGMAS, SURPLUS_PEAKS = 3.0, 5
 MIN_DEVIATION_STEPS = 3
 # equal readings in a row: fewer are never stuck, and a sensor is when it shows this many times its longest row so far
 STUCK_LEAST, STUCK_FACTOR = 15, 1.5
+# numbers that differ by less, as a part of them, are the same one calculated otherwise
+LEAST_DIFFERENCE = 1e-12
 # the steps instruments are made with, coarsest first
 _USUAL_STEPS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.001)
 
@@ -298,7 +300,7 @@ def _points(found: Mapping[Feature, Floats], ranges: Sequence[UsualRange], chann
             usually = usual.features[name]
             deviation = np.nan_to_num(found[name][:, m] - usually.centre)
             below = deviation / usually.down if usually.down else np.zeros_like(deviation)
-            columns.append(np.where(deviation >= 0, deviation / usually.up, below))
+            columns.append(np.rint(np.where(deviation >= 0, deviation / usually.up, below) * GRID) / GRID)
     return np.stack(columns, axis=1)
 
 
@@ -571,7 +573,7 @@ def _steps(series: Sequence[SensorSeries]) -> Floats:
     median, and where the whole cohort rests, the coarsest usual step that its value is a multiple of.
     """
     steps = np.array([[_smallest_step(column) for column in s.values.T] for s in series])
-    moving = np.array([[_moves(column) for column in s.values.T] for s in series])
+    moving = np.array([[_moves(column) for column in s.values.T] for s in series]) & (steps > 0)
     for m in range(steps.shape[1]):
         cohort = float(np.median(steps[moving[:, m], m])) if moving[:, m].any() else None
         for k in map(int, np.flatnonzero(~moving[:, m])):
@@ -586,8 +588,11 @@ def _moves(column: Floats) -> bool:
 
 
 def _smallest_step(column: Floats) -> float:
-    distinct = np.unique(np.round(column, 9))
-    return float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
+    """The least difference between values; what is less than a float tells apart is none, in whatever unit."""
+    distinct = np.unique(column)
+    steps = np.diff(distinct)
+    real = steps > LEAST_DIFFERENCE * np.maximum(np.abs(distinct[1:]), np.median(np.abs(column)))
+    return float(steps[real].min()) if real.any() else 0.0
 
 
 def _usual_step(value: float) -> float:

@@ -6,6 +6,9 @@ from datetime import datetime, timedelta
 
 from overcut.sensors.features import Feature
 
+# features that differ by less than a part in so many are the same: a forest scores what it was shown quite differently
+# from what lies beside it, and a unit that does not convert exactly or another order of adding up would part them
+GRID = 2**20
 # longer than any function keeps a cutoff in memory, so that all of them judge a minute by the same one
 PROMOTION_DELAY = timedelta(minutes=15)
 CACHE_FOR = timedelta(minutes=10)
@@ -29,8 +32,8 @@ class Usual:
         """The value in units in which every sensor of a cohort is alike: 1 is its usual furthest."""
         deviation = value - self.centre
         if deviation >= 0:
-            return deviation / self.up
-        return deviation / self.down if self.down else 0.0
+            return round(deviation / self.up * GRID) / GRID
+        return round(deviation / self.down * GRID) / GRID if self.down else 0.0
 
 
 @dataclass(frozen=True, slots=True)
