@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,7 +30,7 @@ from lambdas.runtime.dynamodb import (
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
 from overcut.sensors.alerts import TextsOfOnePlace
-from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange
+from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     Cause,
@@ -153,12 +153,26 @@ def reading_from_item(item: Mapping[str, Any]) -> Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Learning:
+    """How far a sensor is that has too few readings to be judged.
+
+    Attributes:
+        readings: that it may be learned from.
+        until: the first training that will have enough, at the rate of now; empty: none ever will.
+    """
+
+    readings: int
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sensor:
     """What is known of a sensor beside its readings.
 
     Attributes:
         kind: sensors of one kind share a forest; empty: those of one source with the same measures do.
         measures: unit by measure.
+        learning: told by the last training; None once the sensor is learned.
     """
 
     sensor_id: str
@@ -168,6 +182,7 @@ class Sensor:
     customer: str = ""
     site: str = ""
     kind: str = ""
+    learning: Learning | None = None
 
     @property
     def equipment(self) -> Equipment:
@@ -241,6 +256,23 @@ class SensorsStore:
         """Put sensors, replacing those of the same ids."""
         _write_all(self.client, self.table, (_sensor_item(sensor, buckets) for sensor in sensors))
 
+    def set_learning(self, sensor_id: str, learning: Learning | None) -> None:
+        """Tell how far a sensor is, or that it is learned; one that nobody registered stays unknown."""
+        update: dict[str, Any] = {"UpdateExpression": "REMOVE learning"}
+        if learning:
+            told = {":learning": to_attribute(asdict(learning))}
+            update = {"UpdateExpression": "SET learning = :learning", "ExpressionAttributeValues": told}
+        try:
+            self.client.update_item(
+                TableName=self.table,
+                Key={"sensor_id": {"S": sensor_id}},
+                ConditionExpression="attribute_exists(sensor_id)",
+                **update,
+            )
+        except ClientError as error:
+            if not is_conditional(error):
+                raise
+
 
 def _sensor_item(sensor: Sensor, buckets: int) -> Attributes:
     return to_attributes({**asdict(sensor), "bucket": bucket_of(sensor.sensor_id, buckets)})
@@ -249,6 +281,8 @@ def _sensor_item(sensor: Sensor, buckets: int) -> Attributes:
 def _sensor_from_item(item: Mapping[str, Any]) -> Sensor:
     values = from_attributes(item)
     values.pop("bucket", None)
+    if "learning" in values:
+        values["learning"] = Learning(int(values["learning"]["readings"]), values["learning"]["until"])
     return Sensor(**values)
 
 
@@ -269,6 +303,12 @@ class CutoffsStore:
             Limit=count,
         )
         return [_cutoff_from_item(item) for item in answer["Items"]]
+
+    def get(self, sensor_id: str, trained_at: datetime) -> Cutoff | None:
+        """The sensor's cutoff of one training."""
+        key = to_attributes({"sensor_id": sensor_id, "trained_at": format_time(trained_at)})
+        answer = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
+        return _cutoff_from_item(answer["Item"]) if "Item" in answer else None
 
     def as_of(self, sensor_id: str, moment: datetime) -> list[Cutoff]:
         """The sensor's cutoffs that may have been in force at `moment`, newest first: for readings from long ago."""
@@ -292,6 +332,30 @@ class CutoffsStore:
 
     def put(self, cutoffs: Iterable[Cutoff]) -> None:
         _write_all(self.client, self.table, map(_cutoff_item, cutoffs))
+
+    def promote(self, cutoffs: Iterable[Cutoff], now: datetime) -> datetime:
+        """Put cutoffs to use, all in the same minute; from when on.
+
+        They come into force only a while after they are written, so that every detector changes over in that minute.
+        """
+        effective_from = now.replace(microsecond=0) + PROMOTION_DELAY
+        self.put(replace(cutoff, effective_from=effective_from) for cutoff in cutoffs)
+        return effective_from
+
+
+def cutoffs_key(cohort_id: str, model_version: str) -> str:
+    """Where the cutoffs of a version that is held are, in the data bucket: beside its model."""
+    return f"models/sensors/{cohort_id}/{model_version}/cutoffs.json"
+
+
+def dump_cutoffs(cutoffs: Iterable[Cutoff]) -> bytes:
+    """Cutoffs as JSON: what `load_cutoffs` reads."""
+    return json.dumps([_cutoff_item(cutoff) for cutoff in cutoffs]).encode()
+
+
+def load_cutoffs(stored: bytes) -> list[Cutoff]:
+    """The cutoffs that `dump_cutoffs` wrote, as they would be read from the table."""
+    return [_cutoff_from_item(item) for item in json.loads(stored)]
 
 
 def _cutoff_item(cutoff: Cutoff) -> Attributes:
@@ -503,6 +567,20 @@ class PendingExportsStore:
                 raise
 
 
+@dataclass(frozen=True, slots=True)
+class KnownIncident:
+    """An incident, and what came out about it since.
+
+    Attributes:
+        label: what a person says of it, a value of `overcut.sensors.learning.Label`; empty before anybody does.
+        is_contradicted: a late reading took its run away.
+    """
+
+    incident: Incident
+    label: str
+    is_contradicted: bool
+
+
 @dataclass(frozen=True)
 class IncidentsStore:
     """The Incidents table: incidents, one head item a sensor and kind, and who may be texted when.
@@ -618,6 +696,46 @@ class IncidentsStore:
             },
         )
         return [incident_from_item(item) for page in pages for item in page["Items"]]
+
+    def stretches(self, since: datetime) -> Iterator[dict[str, str]]:
+        """Of every incident that was anomalous since a moment, of any kind, in no order: `sensor_id`,
+        `first_anomalous_at`, `last_anomalous_at` and, if it has them, `recovered_at` and what a person called it,
+        `label`."""
+        names = ("sensor_id", "first_anomalous_at", "last_anomalous_at", "recovered_at", "label")
+        pages = self.client.get_paginator("scan").paginate(
+            TableName=self.table,
+            FilterExpression="attribute_exists(cause) AND last_anomalous_at >= :since",
+            ProjectionExpression=", ".join(f"#{name}" for name in names),
+            ExpressionAttributeNames={f"#{name}": name for name in names},
+            ExpressionAttributeValues={":since": {"S": format_time(since)}},
+        )
+        for page in pages:
+            yield from map(from_attributes, page["Items"])
+
+    def known(self, reference: str = "") -> Iterator[KnownIncident]:
+        """Every incident, or those of a reference, in no order; reads the whole table."""
+        filtered: dict[str, Any] = {"FilterExpression": "attribute_exists(cause)"}
+        if reference:
+            filtered = {
+                "FilterExpression": "attribute_exists(cause) AND #reference = :r",
+                "ExpressionAttributeNames": {"#reference": "reference"},
+                "ExpressionAttributeValues": {":r": {"S": reference}},
+            }
+        for page in self.client.get_paginator("scan").paginate(TableName=self.table, **filtered):
+            for item in page["Items"]:
+                label, contradicted = item.get("label", {"S": ""}), item.get("contradicted", {"BOOL": False})
+                yield KnownIncident(incident_from_item(item), label["S"], contradicted["BOOL"])
+
+    def label(self, incident: Incident, label: str) -> None:
+        """Keep what a person says of an incident; the last word counts."""
+        self.client.update_item(
+            TableName=self.table,
+            Key=_incident_key(incident),
+            UpdateExpression="SET #label = :label",
+            ConditionExpression="attribute_exists(sensor_id)",
+            ExpressionAttributeNames={"#label": "label"},
+            ExpressionAttributeValues={":label": {"S": label}},
+        )
 
     def _opened_until(self, sensor_id: str, last: datetime) -> list[Incident]:
         """The sensor's last few incidents opened by `last`. They do not overlap: an older one is long over."""

@@ -1,5 +1,7 @@
 """Training: exports readings every hour, and trains forests and cutoffs on a schedule."""
 
+import json
+
 from aws_cdk import Duration
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -102,8 +104,9 @@ class Training(Construct):
         job = TrainingJob(
             self, "Job", stage=stage, pipeline="sensors", bucket=bucket, instance=stage.sensors.training_instance
         )
-        storage.sensors.grant(job.role, "dynamodb:Scan")
-        storage.cutoffs.grant(job.role, "dynamodb:BatchWriteItem")
+        storage.sensors.grant(job.role, "dynamodb:Scan", "dynamodb:UpdateItem")
+        storage.incidents.grant(job.role, "dynamodb:Scan")
+        storage.cutoffs.grant(job.role, "dynamodb:Query", "dynamodb:BatchWriteItem")
         storage.model_events.grant(job.role, "dynamodb:PutItem")
         allow(job.role, bucket.bucket_arn, "s3:ListBucket")
         allow(job.role, bucket.arn_for_objects("readings/*"), "s3:GetObject")
@@ -117,15 +120,28 @@ class Training(Construct):
             "TrainForests",
             hyperparameters={
                 "window_days": rules.training_window_days,
+                "detector": rules.detector,
                 "z_factor": rules.z_factor,
+                "false_alarm_budget": rules.false_alarm_budget,
                 "num_trees": rules.num_trees,
                 "num_samples_per_tree": rules.num_samples_per_tree,
+                "consecutive_minutes": rules.consecutive_minutes,
+                "recovery_minutes": rules.recovery_minutes,
+                "new_normal_after_hours": rules.new_normal_after_hours,
+                # a text: the training toolkit would pass an object on in a form of its own
+                "min_deviation": json.dumps(_min_deviation(stage)),
             },
             environment={
                 "SENSORS_TABLE": storage.sensors.table_name,
                 "CUTOFFS_TABLE": storage.cutoffs.table_name,
+                "INCIDENTS_TABLE": storage.incidents.table_name,
                 "MODEL_EVENTS_TABLE": storage.model_events.table_name,
                 "DATA_BUCKET": storage.bucket.bucket_name,
                 "CLOCK": stage.clock,
             },
         )
+
+
+def _min_deviation(stage: SensorsStage) -> dict[str, dict[str, float]]:
+    """By source and measure, where the stage sets it."""
+    return {name: source.min_deviation for name, source in stage.sensors.sources.items() if source.min_deviation}

@@ -8,13 +8,16 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
+from overcut.sensors.cohorts import TrainingRules
 from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
+from stacks.sensors.training import Training
 from stacks.stage import Contact, SensorsStage, Source, Stage, read_stage
-from tests.conftest import logical_name, resources_of, synthesized
+from tests.conftest import ROOT, logical_name, resources_of, synthesized
 from tests.infrastructure.templates import functions_of, text
+from training.sensors.train import TrainingParameters
 from workbench.cloud.service_model import ServiceModel
 
 ON_AWS = ["prod", "dev"]
@@ -377,9 +380,13 @@ def test_every_alarm_tells_operations(stage: str) -> None:
 
 
 def definition(stage: str, machine: str) -> dict[str, Any]:
+    return definition_in(synthesized(stage), machine)
+
+
+def definition_in(template: dict[str, Any], machine: str) -> dict[str, Any]:
     (properties,) = (
         properties
-        for name, properties in named(synthesized(stage), "AWS::StepFunctions::StateMachine").items()
+        for name, properties in named(template, "AWS::StepFunctions::StateMachine").items()
         if name == machine
     )
     found: dict[str, Any] = json.loads(text(properties["DefinitionString"]))
@@ -452,10 +459,44 @@ def test_hyperparameters_are_json_as_script_mode_reads_them(stage: str) -> None:
     assert given == {
         "sagemaker_program": "train_sensors.py",
         "window_days": 14,
+        "detector": "channels",
         "z_factor": 2.5,
+        "false_alarm_budget": 0.1,
         "num_trees": 30,
         "num_samples_per_tree": 128,
+        "consecutive_minutes": 5,
+        "recovery_minutes": 30,
+        "new_normal_after_hours": 24,
+        "min_deviation": "{}",
     }
+
+
+def test_hyperparameters_and_environment_are_what_the_training_job_takes() -> None:
+    request = definition("prod", "TrainingTrain")["States"]["TrainForests"]["Parameters"]
+    given = {key: json.loads(value) for key, value in request["HyperParameters"].items()}
+    arguments = [f"--{key}={value}" for key, value in given.items() if not key.startswith("sagemaker_")]
+    assert TrainingParameters.parse(arguments).rules == TrainingRules()
+    named = set(re.findall(r'environment\["([A-Z_]+)"\]', (ROOT / "training/sensors/train.py").read_text()))
+    assert request["Environment"].keys() - {"AWS_DEFAULT_REGION"} == named - {"TRAINING_JOB_NAME", "SM_MODEL_DIR"}
+
+
+def test_a_stage_s_deviations_reach_the_training_job_as_one_text() -> None:
+    stage = read_stage("prod").with_sensors()
+    device = stage.sensors.sources["device"].model_copy(update={"min_deviation": {"temperature": 0.5}})
+    other = stage.sensors.sources["device"]
+    settings = stage.sensors.model_copy(update={"sources": {"device": device, "other": other}})
+    stack = cdk.Stack(cdk.App(), "deviations")
+    Training(
+        stack,
+        "Training",
+        stage=stage.model_copy(update={"sensors": settings}),
+        storage=Storage(stack, "Storage", stage=stage),
+        operations=Operations(stack, "Operations", stage=stage),
+    )
+    request = definition_in(dict(Template.from_stack(stack).to_json()), "TrainingTrain")["States"]["TrainForests"]
+    given = json.loads(request["Parameters"]["HyperParameters"]["min_deviation"])
+    # SageMaker's toolkit would write an object as `device={'temperature': 0.5}`
+    assert given == '{"device": {"temperature": 0.5}}'
 
 
 @pytest.mark.parametrize("stage", STAGES)

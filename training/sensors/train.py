@@ -1,181 +1,339 @@
-"""The training job of the sensors pipeline: S3 readings/ -> S3 models/, Cutoffs table, ModelEvents table.
+"""The training job of the sensors pipeline: S3 readings/ + Incidents table -> S3 models/, Cutoffs, ModelEvents and
+Sensors tables.
 
 A SageMaker training job in script mode runs it; hyperparameters arrive as arguments, table names in the environment.
 """
 
 import argparse
-import io
 import json
+import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from pathlib import Path
+from typing import get_args
 
 import boto3
-import numpy as np
-from arro3.io import read_parquet
 
-from lambdas.runtime.clock import clock_from
-from lambdas.sensors.stores import CutoffsStore, DataBucket, ModelEventsStore, Sensor, SensorsStore
-from overcut.sensors.cohorts import CohortModel, SensorSeries, cohort_id, train_cohort
-from overcut.sensors.cutoffs import PROMOTION_DELAY, model_key
-from overcut.sensors.forest import ForestParameters, dump_forest
-from overcut.sensors.layout import day_prefix, days_of_window
-from overcut.sensors.readings import format_time
+from lambdas.runtime.clock import Clock, clock_from
+from lambdas.sensors.stores import (
+    CutoffsStore,
+    DataBucket,
+    IncidentsStore,
+    Learning,
+    ModelEventsStore,
+    Sensor,
+    SensorsStore,
+    cutoffs_key,
+    dump_cutoffs,
+)
+from overcut.sensors.cohorts import (
+    MIN_READINGS,
+    CohortModel,
+    SensorSeries,
+    TrainingRules,
+    cohort_id,
+    train_cohort,
+)
+from overcut.sensors.cutoffs import Cutoff, model_key, retired
+from overcut.sensors.features import Detector
+from overcut.sensors.forest import ForestParameters
+from overcut.sensors.incidents import RunRule
+from overcut.sensors.learning import EARLIER_VERSIONS, Abnormal, Label, Review, clean, review
+from overcut.sensors.models import dump_model
+from overcut.sensors.readings import format_time, parse_time
+from training.sensors.window import Objects, read_window
 
-READING_THREADS = 8
-
-# what a sensor measured: measure -> seconds since 1970 -> value
-Measured = dict[str, dict[int, float]]
+STORE_THREADS = 16
+# fewer sensors are learned before other processes have started
+FEWEST_FOR_PROCESSES = 50
+# a sensor that is learning is told of as many trainings as there are days
+TRAININGS_APART = timedelta(days=1)
+# an event is one item of at most 400 KB
+MOST_NAMED = 1_000
 
 
 @dataclass(frozen=True)
 class TrainingParameters:
-    """The hyperparameters of the training job.
+    """The hyperparameters of the training job, named as the stage's settings are.
 
     Attributes:
         window_days: how much of the past to learn from.
-        z_factor: standard deviations that a cutoff lies above the mean of the training scores.
+        min_deviation: by source and measure, in the measure's unit.
     """
 
     window_days: float
+    detector: Detector
     z_factor: float
+    false_alarm_budget: float
     num_trees: int
     num_samples_per_tree: int
+    consecutive_minutes: int
+    recovery_minutes: int
+    new_normal_after_hours: float
+    min_deviation: Mapping[str, Mapping[str, float]]
     seed: int
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "TrainingParameters":
         parser = argparse.ArgumentParser(allow_abbrev=False)
         parser.add_argument("--window_days", type=float, required=True)
+        parser.add_argument("--detector", choices=get_args(Detector), required=True)
         parser.add_argument("--z_factor", type=float, required=True)
+        parser.add_argument("--false_alarm_budget", type=float, required=True)
         parser.add_argument("--num_trees", type=int, required=True)
         parser.add_argument("--num_samples_per_tree", type=int, required=True)
+        parser.add_argument("--consecutive_minutes", type=int, required=True)
+        parser.add_argument("--recovery_minutes", type=int, required=True)
+        parser.add_argument("--new_normal_after_hours", type=float, required=True)
+        parser.add_argument("--min_deviation", type=json.loads, required=True)
         parser.add_argument("--seed", type=int, default=0)
         return cls(**vars(parser.parse_args(arguments)))
 
+    @property
+    def window(self) -> timedelta:
+        return timedelta(days=self.window_days)
 
-def read_window(bucket: DataBucket, ends_at: datetime, window: timedelta) -> dict[str, Measured]:
-    """What every sensor measured in the window, from the exported Parquet objects of its days."""
-    first, last = int((ends_at - window).timestamp()), int(ends_at.timestamp())
-    found: dict[str, Measured] = {}
-    keys = [key for day in days_of_window(ends_at, window) for key in bucket.keys(day_prefix(day))]
-    with ThreadPoolExecutor(READING_THREADS) as threads:
-        for stored in threads.map(bucket.get, keys):
-            for sensor_id, moment, measure, value in _rows(stored):
-                if first <= moment < last:
-                    found.setdefault(sensor_id, {}).setdefault(measure, {})[moment] = value
+    @property
+    def new_normal_after(self) -> timedelta:
+        return timedelta(hours=self.new_normal_after_hours)
+
+    @property
+    def rules(self) -> TrainingRules:
+        return TrainingRules(
+            forest=ForestParameters(self.num_trees, self.num_samples_per_tree),
+            detector=self.detector,
+            z_factor=self.z_factor,
+            false_alarm_budget=self.false_alarm_budget,
+            run_rule=RunRule(self.consecutive_minutes, self.recovery_minutes),
+        )
+
+
+# --- what there is to learn from ---
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Sensors that share a model, and what may be learned of them.
+
+    Attributes:
+        anew: those whose usual has changed for good.
+    """
+
+    cohort_id: str
+    measures: tuple[str, ...]
+    series: list[SensorSeries] = field(default_factory=list)
+    anew: set[str] = field(default_factory=set)
+
+
+def read_cohorts(
+    objects: Objects,
+    sensors: Mapping[str, Sensor],
+    abnormal: Mapping[str, Sequence[Abnormal]],
+    parameters: TrainingParameters,
+    trained_at: datetime,
+) -> list[Cohort]:
+    """The cohorts of the sensors that measured anything in the window, in the order of their ids.
+
+    Args:
+        abnormal: by sensor, the incidents of the window.
+    """
+    cohorts: dict[str, Cohort] = {}
+    for measured in read_window(objects, trained_at, parameters.window):
+        sensor_id = measured.series.sensor_id
+        sensor, incidents = sensors.get(sensor_id, Sensor(sensor_id, "", {})), abnormal.get(sensor_id, ())
+        name = cohort_id(sensor.kind, sensor.source_id, measured.measures)
+        cohort = cohorts.setdefault(name, Cohort(name, measured.measures))
+        if any(one.is_new_normal(trained_at, parameters.new_normal_after) for one in incidents):
+            cohort.anew.add(sensor_id)
+        cleaned = clean(measured.series, incidents, now=trained_at, new_normal_after=parameters.new_normal_after)
+        cohort.series.append(_with_deviations(cleaned, parameters.min_deviation.get(sensor.source_id, {})))
+    for cohort in cohorts.values():
+        cohort.series.sort(key=lambda one: one.sensor_id)
+    return [cohort for _, cohort in sorted(cohorts.items())]
+
+
+def _with_deviations(series: SensorSeries, min_deviation: Mapping[str, float]) -> SensorSeries:
+    return SensorSeries(series.sensor_id, series.measured_at, series.values, series.is_clean, min_deviation)
+
+
+def abnormal_stretches(incidents: IncidentsStore, since: datetime) -> dict[str, list[Abnormal]]:
+    """By sensor the incidents since a moment."""
+    found: dict[str, list[Abnormal]] = {}
+    for one in incidents.stretches(since):
+        recovered_at, label = one.get("recovered_at"), one.get("label")
+        found.setdefault(one["sensor_id"], []).append(
+            Abnormal(
+                parse_time(one["first_anomalous_at"]),
+                parse_time(one["last_anomalous_at"]),
+                parse_time(recovered_at) if recovered_at else None,
+                Label(label) if label else None,
+            )
+        )
     return found
 
 
-def _rows(stored: bytes) -> Iterator[tuple[str, int, str, float]]:
-    table = read_parquet(io.BytesIO(stored)).read_all()
-    sensor_ids = table["sensor_id"].to_pylist()
-    moments = [int(moment.timestamp()) for moment in table["measured_at"].to_pylist()]
-    return zip(sensor_ids, moments, table["measure"].to_pylist(), table["value"].to_pylist(), strict=True)
+# --- what becomes of it ---
 
 
-def to_series(sensor_id: str, measured: Measured, measures: Sequence[str]) -> SensorSeries:
-    """The readings that have every one of `measures`, in order."""
-    moments = sorted(set.intersection(*(set(measured[measure]) for measure in measures)))
-    values = [[measured[measure][moment] for measure in measures] for moment in moments]
-    return SensorSeries(sensor_id, np.array(moments, dtype=np.int64), np.array(values).reshape(-1, len(measures)))
+def learning_until(readings: int, series: SensorSeries, trained_at: datetime, window: timedelta) -> str:
+    """The first training at which a sensor has enough readings, at the rate of now; empty when none will."""
+    if not readings:
+        return ""
+    measuring = trained_at - datetime.fromtimestamp(int(series.measured_at[0]), trained_at.tzinfo)
+    each = measuring / readings
+    if window < MIN_READINGS * each:
+        return ""
+    trainings = max(1, ceil((MIN_READINGS - readings) * each / TRAININGS_APART))
+    return format_time(trained_at + trainings * TRAININGS_APART)
 
 
-def cohorts_of(
-    measured: Mapping[str, Measured], sensors: Iterable[Sensor]
-) -> dict[str, tuple[tuple[str, ...], list[SensorSeries]]]:
-    """Measures and series of each cohort, by its id."""
-    known = {sensor.sensor_id: sensor for sensor in sensors}
-    cohorts: dict[str, tuple[tuple[str, ...], list[SensorSeries]]] = {}
-    for sensor_id in sorted(measured):
-        sensor = known.get(sensor_id, Sensor(sensor_id, "", {}))
-        longest = max(len(values) for values in measured[sensor_id].values())
-        # a measure that is mostly absent would take most readings from the others
-        measures = tuple(sorted(m for m, values in measured[sensor_id].items() if len(values) > longest / 2))
-        name = cohort_id(sensor.kind, sensor.source_id, measures)
-        cohorts.setdefault(name, (measures, []))[1].append(to_series(sensor_id, measured[sensor_id], measures))
-    return cohorts
+@dataclass(frozen=True)
+class Trainer:
+    """Trains cohorts and puts what they learned to use."""
 
+    parameters: TrainingParameters
+    job_name: str
+    trained_at: datetime
+    clock: Clock
+    bucket: DataBucket
+    sensors: SensorsStore
+    cutoffs: CutoffsStore
+    incidents: IncidentsStore
+    events: ModelEventsStore
+    threads: Executor
 
-def promote(
-    model: CohortModel,
-    parameters: TrainingParameters,
-    job_name: str,
-    trained_at: datetime,
-    *,
-    now: datetime,
-    bucket: DataBucket,
-    cutoffs: CutoffsStore,
-    events: ModelEventsStore,
-) -> dict[str, object]:
-    """Write a cohort's forest, then its cutoffs, then what happened; return what happened.
+    def train(self) -> list[dict[str, object]]:
+        """Train every cohort that has readings; what happened to each."""
+        known = {sensor.sensor_id: sensor for sensor in self.sensors.all()}
+        abnormal = abnormal_stretches(self.incidents, self.trained_at - self.parameters.window)
+        cohorts = read_cohorts(self.bucket, known, abnormal, self.parameters, self.trained_at)
+        if not cohorts:
+            raise SystemExit("there are no exported readings in the training window: run the export first")
+        measuring = {one.sensor_id for cohort in cohorts for one in cohort.series}
+        silent = self._retire(sorted(known.keys() - measuring))
+        happened = []
+        with processes_for(len(measuring)) as processes:
+            for cohort in cohorts:
+                of_cohort = silent.pop(cohort.cohort_id, [])
+                happened.append(self._train_cohort(cohort, known, of_cohort, processes))
+        happened += [self._record(name, {"decision": "retired", "retired": some}) for name, some in silent.items()]
+        return happened
 
-    A cutoff comes into force only a while after it is written, so the detectors change over in the same minute.
+    def _retire(self, silent: Sequence[str]) -> dict[str, list[str]]:
+        """Sensors that were judged and have measured nothing in the window are learned anew when they are back; by
+        cohort those of them."""
+        newest = self.threads.map(lambda sensor_id: self.cutoffs.newest(sensor_id, 1), silent)
+        judged = [cutoff for found in newest for cutoff in found if cutoff.ranges]
+        self.cutoffs.promote((retired(cutoff, self.trained_at, self.trained_at) for cutoff in judged), self.clock.now())
+        by_cohort: dict[str, list[str]] = {}
+        for cutoff in judged:
+            by_cohort.setdefault(cutoff.cohort_id, []).append(cutoff.sensor_id)
+        return by_cohort
 
-    Args:
-        trained_at: the end of the window; learning from it may have taken hours.
-        now: the present.
-    """
-    effective_from = now.replace(microsecond=0) + PROMOTION_DELAY
-    event: dict[str, object] = {
-        "job_name": job_name,
-        "window_from": format_time(trained_at - timedelta(days=parameters.window_days)),
-        "window_to": format_time(trained_at),
-        "z_factor": parameters.z_factor,
-        "sensors": len(model.cutoffs),
-        "readings": sum(cutoff.reading_count for cutoff in model.cutoffs),
-        "learning": len(model.learning),
-    }
-    if model.forest is None:
-        event |= {"decision": "held", "reason": "no sensor has enough readings yet"}
-    else:
-        bucket.put(model_key(model.cohort_id, model.model_version), dump_forest(model.forest))
-        cutoffs.put(replace(cutoff, effective_from=effective_from) for cutoff in model.cutoffs)
-        event |= {
-            "decision": "promoted",
-            "reason": "",
-            "model_version": model.model_version,
-            "effective_from": format_time(effective_from),
+    def _train_cohort(
+        self, cohort: Cohort, known: Mapping[str, Sensor], silent: Sequence[str], processes: Executor | None
+    ) -> dict[str, object]:
+        model = train_cohort(
+            cohort.series,
+            cohort_id=cohort.cohort_id,
+            measures=cohort.measures,
+            rules=self.parameters.rules,
+            trained_at=self.trained_at,
+            seed=self.parameters.seed,
+            executor=processes,
+        )
+        earlier = self._earlier(one.sensor_id for one in cohort.series)
+        reviewed = review(model.cutoffs, earlier, frozenset(cohort.anew))
+        event = self._promote(model, reviewed)
+        judged = {sensor_id for sensor_id, cutoffs in earlier.items() if cutoffs and cutoffs[-1].ranges}
+        self._tell_learning(cohort, model, known, judged)
+        if event["decision"] == "promoted":
+            learned = [one.sensor_id for one in model.cutoffs]
+            self._set_learning({name: None for name in learned if name in known and known[name].learning})
+        return self._record(cohort.cohort_id, {**event, "retired": silent[:MOST_NAMED]})
+
+    def _earlier(self, sensor_ids: Iterable[str]) -> dict[str, list[Cutoff]]:
+        """Of each sensor its last cutoffs, oldest first."""
+        names = list(sensor_ids)
+        newest = self.threads.map(lambda sensor_id: self.cutoffs.newest(sensor_id, EARLIER_VERSIONS), names)
+        return {sensor_id: found[::-1] for sensor_id, found in zip(names, newest, strict=True)}
+
+    def _promote(self, model: CohortModel, reviewed: Review) -> dict[str, object]:
+        """Write a version's model, then its cutoffs; to where they can be approved, if it is held."""
+        event: dict[str, object] = {
+            "sensors": len(model.cutoffs),
+            "readings": sum(cutoff.reading_count for cutoff in model.cutoffs),
+            "learning": len(model.learning),
         }
-    events.put(model.cohort_id, trained_at, event)
-    return {"model_id": model.cohort_id, **event}
+        if model.model is None:
+            return {**event, "decision": "held", "reason": "no sensor has enough readings yet"}
+        self.bucket.put(model_key(model.cohort_id, model.model_version), dump_model(model.model))
+        event["model_version"] = model.model_version
+        moved = reviewed.clamped[:MOST_NAMED]
+        if reviewed.held:
+            self.bucket.put(cutoffs_key(model.cohort_id, model.model_version), dump_cutoffs(model.cutoffs))
+            return {**event, "decision": "held", "reason": reviewed.held, "outside": moved}
+        effective_from = self.cutoffs.promote(reviewed.cutoffs, self.clock.now())
+        promoted = {"decision": "promoted", "reason": "", "effective_from": format_time(effective_from)}
+        return {**event, **promoted, "clamped": moved}
+
+    def _tell_learning(self, cohort: Cohort, model: CohortModel, known: Mapping[str, Sensor], judged: set[str]) -> None:
+        """Sensors that are not judged and have too few readings say how far they are."""
+        told: dict[str, Learning | None] = {}
+        for one in cohort.series:
+            readings = model.learning.get(one.sensor_id)
+            if readings is not None and one.sensor_id in known and one.sensor_id not in judged:
+                until = learning_until(readings, one, self.trained_at, self.parameters.window)
+                told[one.sensor_id] = Learning(readings, until)
+        self._set_learning(told)
+
+    def _set_learning(self, told: Mapping[str, Learning | None]) -> None:
+        for _ in self.threads.map(lambda one: self.sensors.set_learning(*one), told.items()):
+            pass
+
+    def _record(self, name: str, event: Mapping[str, object]) -> dict[str, object]:
+        whole: dict[str, object] = {
+            "job_name": self.job_name,
+            "window_from": format_time(self.trained_at - self.parameters.window),
+            "window_to": format_time(self.trained_at),
+            "detector": self.parameters.detector,
+            "z_factor": self.parameters.z_factor,
+            "false_alarm_budget": self.parameters.false_alarm_budget,
+            **event,
+        }
+        self.events.put(name, self.trained_at, whole)
+        return {"model_id": name, **whole}
+
+
+def processes_for(sensors: int) -> AbstractContextManager[Executor | None]:
+    """As many processes as there are cores; none for a few sensors."""
+    if sensors < FEWEST_FOR_PROCESSES:
+        return nullcontext()
+    # spawned: a copy of a process that has threads may wait for ever for what they hold
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
 
 
 def main(arguments: Sequence[str]) -> None:
     """Train every cohort. Writes what happened to the model directory as well, as `trainings.json`."""
-    parameters = TrainingParameters.parse(arguments)
-    job_name, dynamodb = os.environ["TRAINING_JOB_NAME"], boto3.client("dynamodb")
-    bucket = DataBucket(boto3.client("s3"), os.environ["DATA_BUCKET"])
-    clock = clock_from(os.environ["CLOCK"])
-    trained_at = clock.now().replace(microsecond=0)
-    measured = read_window(bucket, trained_at, timedelta(days=parameters.window_days))
-    happened = []
-    sensors = SensorsStore(dynamodb, os.environ["SENSORS_TABLE"]).all()
-    for name, (measures, series) in sorted(cohorts_of(measured, sensors).items()):
-        model = train_cohort(
-            series,
-            cohort_id=name,
-            measures=measures,
-            parameters=ForestParameters(parameters.num_trees, parameters.num_samples_per_tree),
-            z_factor=parameters.z_factor,
-            trained_at=trained_at,
-            seed=parameters.seed,
+    environment, dynamodb = os.environ, boto3.client("dynamodb")
+    clock = clock_from(environment["CLOCK"])
+    with ThreadPoolExecutor(STORE_THREADS) as threads:
+        trainer = Trainer(
+            parameters=TrainingParameters.parse(arguments),
+            job_name=environment["TRAINING_JOB_NAME"],
+            trained_at=clock.now().replace(microsecond=0),
+            clock=clock,
+            bucket=DataBucket(boto3.client("s3"), environment["DATA_BUCKET"]),
+            sensors=SensorsStore(dynamodb, environment["SENSORS_TABLE"]),
+            cutoffs=CutoffsStore(dynamodb, environment["CUTOFFS_TABLE"]),
+            incidents=IncidentsStore(dynamodb, environment["INCIDENTS_TABLE"]),
+            events=ModelEventsStore(dynamodb, environment["MODEL_EVENTS_TABLE"]),
+            threads=threads,
         )
-        happened.append(
-            promote(
-                model,
-                parameters,
-                job_name,
-                trained_at,
-                now=clock.now(),
-                bucket=bucket,
-                cutoffs=CutoffsStore(dynamodb, os.environ["CUTOFFS_TABLE"]),
-                events=ModelEventsStore(dynamodb, os.environ["MODEL_EVENTS_TABLE"]),
-            )
-        )
-    if not happened:
-        raise SystemExit("there are no exported readings in the training window: run the export first")
-    (Path(os.environ["SM_MODEL_DIR"]) / "trainings.json").write_text(json.dumps(happened, indent=2))
+        happened = trainer.train()
+    (Path(environment["SM_MODEL_DIR"]) / "trainings.json").write_text(json.dumps(happened, indent=2))
