@@ -49,12 +49,22 @@ def list_sensors(stage: SensorsStage, as_json: bool) -> None:
             f"Stage {stage.name} has no sensors yet: one registers itself with its first reading, or import them."
         )
         return
-    table = Table("sensor", "name", "customer", "site", "kind", "source", "measures")
+    table = Table("sensor", "name", "customer", "site", "kind", "source", "measures", "state")
     for sensor in found:
         measures = ", ".join(f"{measure} ({unit})" if unit else measure for measure, unit in sensor.measures.items())
         site = sensor.site or "unassigned"
-        table.add_row(sensor.sensor_id, sensor.name, sensor.customer, site, sensor.kind, sensor.source_id, measures)
+        of_source = (sensor.source_id, measures, _state(sensor))
+        table.add_row(sensor.sensor_id, sensor.name, sensor.customer, site, sensor.kind, *of_source)
     Console().print(table)
+
+
+def _state(sensor: Sensor) -> str:
+    """What the last training said of a sensor that is not judged yet."""
+    if sensor.learning is None:
+        return ""
+    if not sensor.learning.until:
+        return f"learning, with {sensor.learning.readings} readings: too few ever to be judged"
+    return f"learning until {sensor.learning.until}"
 
 
 @sensors.command("import")

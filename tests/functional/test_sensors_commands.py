@@ -1,5 +1,6 @@
 """`overcut sensors`: which deployment it asks, and what it says when that is not there."""
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import ClassVar
 import pytest
 from click.testing import CliRunner
 
+from lambdas.sensors.stores import Learning, Sensor
 from workbench.sensors_commands import sensors
 from workbench.sensors_system import SensorsSystem
 from workbench.workflows import failure_reason
@@ -86,6 +88,31 @@ def test_no_sensors_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
         "Stage dev has no sensors yet: one registers itself with its first reading, or import them.\n"
     )
     assert CliRunner().invoke(sensors, ["list", "--json"]).output == "[]\n"
+
+
+def test_the_list_says_until_when_a_sensor_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        Sensor("judged", "device", {"temperature": "C"}),
+        Sensor("rare", "device", {"temperature": "C"}, learning=Learning(168, "")),
+        Sensor("young", "device", {"temperature": "C"}, learning=Learning(120, "2026-01-06T20:00:00Z")),
+    ]
+    monkeypatch.setattr(
+        SensorsSystem, "deployed", lambda _: SimpleNamespace(sensors=SimpleNamespace(all=lambda: found))
+    )
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = CliRunner().invoke(sensors, ["list"]).output.splitlines()
+    states = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in lines if line.startswith("│")}
+    assert states == {
+        "judged": "",
+        "rare": "learning, with 168 readings: too few ever to be judged",
+        "young": "learning until 2026-01-06T20:00:00Z",
+    }
+    told = json.loads(CliRunner().invoke(sensors, ["list", "--json"]).output)
+    assert [one["learning"] for one in told] == [
+        None,
+        {"readings": 168, "until": ""},
+        {"readings": 120, "until": "2026-01-06T20:00:00Z"},
+    ]
 
 
 def test_a_list_that_cannot_be_used_is_told_before_anything_is_asked(tmp_path: Path) -> None:
