@@ -6,8 +6,11 @@ import click
 
 from workbench.backtest_commands import backtest
 from workbench.cloud.commands import cloud
+from workbench.cutoffs_commands import cutoffs
 from workbench.demonstration.commands import demo
 from workbench.device import replay
+from workbench.explain_commands import explain
+from workbench.incidents_commands import incidents
 from workbench.lake_commands import load_lake
 from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
@@ -24,6 +27,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (demo, simulate, replay, sensors, tickets, cloud, backtest, tune, load_lake):
+for command in (
+    demo,
+    simulate,
+    replay,
+    sensors,
+    incidents,
+    explain,
+    cutoffs,
+    tickets,
+    cloud,
+    backtest,
+    tune,
+    load_lake,
+):
     main.add_command(command)
 simulate.add_command(job_runs)

@@ -11,12 +11,15 @@ from lambdas.sensors.stores import (
     CutoffsStore,
     DataBucket,
     IncidentsStore,
+    KnownIncident,
     ModelEventsStore,
     SensorsStore,
     SourcesStore,
     incident_from_item,
 )
+from overcut import RefusedError
 from overcut.sensors.incidents import Incident
+from overcut.sensors.readings import format_time
 from workbench.deployed import DeployedPipeline
 from workbench.workflows import run_workflow
 
@@ -33,6 +36,10 @@ class Training:
     job_name: str
     seconds: float
     cause: str
+
+
+class NoSuchIncidentError(RefusedError):
+    """A reference names no incident, or several; the text says which, and what to do."""
 
 
 class SensorsSystem(DeployedPipeline):
@@ -89,6 +96,32 @@ class SensorsSystem(DeployedPipeline):
             for line in self.bucket.get(key).decode().splitlines()
         }
         return list(kept.values())
+
+    def incident(self, reference: str, sensor_id: str | None = None) -> KnownIncident:
+        """The incident that a text names by its reference.
+
+        Args:
+            sensor_id: whose it is, for a reference that several have.
+
+        Raises:
+            NoSuchIncidentError: no incident has it, or more than one.
+        """
+        wanted = reference.strip().upper()
+        found = list(self.incidents.known(wanted)) if wanted else []
+        mine = [one for one in found if sensor_id in (None, one.incident.equipment.sensor_id)]
+        if not mine:
+            whose = f" of sensor {sensor_id}" if sensor_id else ""
+            raise NoSuchIncidentError(
+                f"no incident{whose} has the reference {wanted!r}; `overcut incidents list` shows all"
+            )
+        if len(mine) > 1:
+            told = ", ".join(
+                f"{one.incident.equipment.sensor_id} opened {format_time(one.incident.opened_at)}" for one in mine
+            )
+            raise NoSuchIncidentError(
+                f"{wanted} is the reference of {len(mine)} incidents ({told}); add --sensor SENSOR"
+            )
+        return mine[0]
 
     def all_incidents(self) -> list[Incident]:
         """Every incident, in the order in which they began; reads the whole table."""

@@ -1,0 +1,147 @@
+"""`overcut incidents`: what sensors told of, and what people say of it."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lambdas.sensors.stores import KnownIncident
+from overcut.sensors.incidents import Cause, IncidentState
+from overcut.sensors.learning import Label
+from overcut.sensors.readings import format_time
+from stacks.stage import SensorsStage, read_stage
+from workbench.aws_commands import AwsCommands
+from workbench.sensors_system import SensorsSystem
+
+# a terminal's worth; a sensor in trouble may have hundreds
+MOST_LISTED = 50
+
+whose = click.option("--sensor", "sensor_id", help="Whose it is, for a reference that several incidents have.")
+
+
+@click.group(cls=AwsCommands)
+@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@click.pass_context
+def incidents(context: click.Context, stage: str) -> None:
+    """See what sensors told of, and say what it was.
+
+    An incident's reference is the six characters at the end of its text.
+    """
+    context.obj = read_stage(stage).with_sensors()
+
+
+@incidents.command("list")
+@click.option("--open", "only_open", is_flag=True, help="Only those that are open.")
+@click.option("--all", "everything", is_flag=True, help=f"All of them, not the last {MOST_LISTED}.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: all of them.")
+@click.pass_obj
+def list_incidents(stage: SensorsStage, only_open: bool, everything: bool, as_json: bool) -> None:
+    """List incidents, the newest last."""
+    found = [
+        known
+        for known in SensorsSystem.deployed(stage).incidents.known()
+        if not only_open or known.incident.state is IncidentState.OPEN
+    ]
+    found.sort(key=lambda known: (known.incident.opened_at, known.incident.equipment.sensor_id))
+    if as_json:
+        click.echo(json.dumps([as_values(known) for known in found], indent=2))
+        return
+    if not found:
+        click.echo(f"Stage {stage.name} has no {'open incident' if only_open else 'incident'}.")
+        return
+    listed = found if everything else found[-MOST_LISTED:]
+    table = Table("reference", "equipment", "kind", "opened (UTC)", "state", "what", "label")
+    for known in listed:
+        one = known.incident
+        table.add_row(
+            one.reference,
+            escape(one.equipment.name),
+            one.kind,
+            f"{one.opened_at:%Y-%m-%d %H:%M}",
+            state_of(known),
+            escape(measured(one.cause)),
+            known.label or "-",
+        )
+    Console().print(table)
+    if len(listed) < len(found):
+        click.echo(f"{len(found) - len(listed)} older ones are not shown; --all shows them.")
+
+
+@incidents.command()
+@click.argument("reference", metavar="INCIDENT_REF")
+@whose
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def show(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bool) -> None:
+    """Show one incident: when, what, and who was texted."""
+    known = SensorsSystem.deployed(stage).incident(reference, sensor_id)
+    if as_json:
+        click.echo(json.dumps(as_values(known), indent=2))
+        return
+    one = known.incident
+    told = ", ".join(f"{text.kind} to {text.contact_id}: {text.state}" for text in one.texts.values())
+    place = ", ".join(part for part in (one.equipment.customer, one.equipment.site) if part)
+    table = Table(show_header=False)
+    for name, value in (
+        ("reference", one.reference),
+        ("sensor", one.equipment.sensor_id),
+        ("equipment", one.equipment.name),
+        ("place", place or "unassigned"),
+        ("kind", one.kind),
+        ("state", state_of(known)),
+        ("opened", format_time(one.opened_at)),
+        ("anomalous from", format_time(one.first_anomalous_at)),
+        ("anomalous to", format_time(one.last_anomalous_at)),
+        ("recovered", format_time(one.recovered_at) if one.recovered_at else "-"),
+        ("what", measured(one.cause)),
+        ("score", f"{one.cause.anomaly_score:.3f}, above the cutoff {one.cause.score_cutoff:.3f}"),
+        ("model", one.cause.model_version),
+        ("texts", told or "none"),
+        ("label", known.label or "none"),
+    ):
+        table.add_row(name, escape(value))
+    Console().print(table)
+
+
+@incidents.command()
+@click.argument("reference", metavar="INCIDENT_REF")
+@click.argument("label", type=click.Choice([label.value for label in Label]))
+@whose
+@click.pass_obj
+def label(stage: SensorsStage, reference: str, label: str, sensor_id: str | None) -> None:
+    """Say what an incident was; the next training goes by it.
+
+    A false alarm's readings are learned from. A fault's never are, however long it lasts.
+    """
+    system = SensorsSystem.deployed(stage)
+    one = system.incident(reference, sensor_id).incident
+    system.incidents.label(one, label)
+    learned = "are learned from" if label == Label.FALSE_ALARM else "are never learned from"
+    click.echo(
+        f"{one.reference} ({one.equipment.sensor_id}, opened {format_time(one.opened_at)}) is labelled {label}:"
+        f" from the next training on, its readings {learned}."
+    )
+
+
+def state_of(known: KnownIncident) -> str:
+    state = known.incident.state.value
+    return f"{state}, contradicted by a late reading" if known.is_contradicted else state
+
+
+def measured(cause: Cause) -> str:
+    """What was measured beside what is usual, as the text says it."""
+    unit = f" {cause.unit}" if cause.unit else ""
+    feature = "" if cause.feature in ("value", "level", "jump") else f" {cause.feature}"
+    return f"{cause.measure}{feature} {cause.value:.4g}{unit}, usually {cause.usual_low:.4g} to {cause.usual_high:.4g}"
+
+
+def as_values(known: KnownIncident) -> dict[str, Any]:
+    """An incident as JSON takes it."""
+    one = known.incident
+    values = {name: format_time(value) if isinstance(value, datetime) else value for name, value in asdict(one).items()}
+    return {"reference": one.reference, **values, "label": known.label or None, "contradicted": known.is_contradicted}
