@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overcut.sensors.incidents import (
+    EQUIPMENT_FAULT,
+    KINDS,
+    STUCK_SENSOR,
     Cause,
     Change,
     ChangeKind,
@@ -87,6 +90,26 @@ def test_history_reaches_over_a_run_and_its_recovery(interval: timedelta, readin
 
 def test_history_reaches_over_a_long_recovery() -> None:
     assert RunRule(recovery_minutes=24 * 60).history_needed(MINUTE) == 1455
+
+
+# --- kinds of incidents ---
+
+
+@pytest.mark.parametrize("is_anomaly", [True, False, None])
+@pytest.mark.parametrize("is_stuck", [True, False])
+def test_each_kind_goes_by_its_own_verdict(is_anomaly: bool | None, is_stuck: bool) -> None:
+    one = JudgedReading(NOON, is_anomaly, is_stuck)
+    assert one.of_kind(EQUIPMENT_FAULT).is_anomaly is is_anomaly
+    assert one.of_kind(STUCK_SENSOR).is_anomaly is is_stuck
+    assert one.of_kind(STUCK_SENSOR).measured_at == NOON
+
+
+def test_a_sensor_may_be_stuck_and_its_equipment_in_order() -> None:
+    judged = [JudgedReading(NOON + k * MINUTE, False, 10 <= k < 20) for k in range(60)]
+    stuck = decided(None, [one.of_kind(STUCK_SENSOR) for one in judged])
+    assert told(stuck) == ["open 12:10 12:14 12:19", "recover 12:10 12:14 12:19"]
+    assert decided(None, [one.of_kind(EQUIPMENT_FAULT) for one in judged]) == []
+    assert KINDS == (EQUIPMENT_FAULT, STUCK_SENSOR)
 
 
 # --- runs ---
