@@ -60,6 +60,7 @@ def etl_jobs(runs_file: Path, labels_file: Path, as_json: Path | None) -> None:
     Console().print(table)
 
 
+MOST_HELD = 5
 OURS, LABORATORY = "detector", "laboratory's rule"
 
 
@@ -115,8 +116,13 @@ def sensors(
         table.add_row(*map(escape, figure))
     console = Console()
     console.print(table)
-    for held in replays[OURS].held:
-        console.print(f"held: {escape(held)}", soft_wrap=True)
+    held = replays[OURS].held
+    for version in held[:MOST_HELD]:
+        console.print(f"held: {escape(version)}", soft_wrap=True)
+    if len(held) > MOST_HELD:
+        console.print(
+            f"{len(held) - MOST_HELD} more versions were held; readings went on being judged by the last good one."
+        )
     if not ours["sensor_weeks"]:
         console.print("Nothing was counted: no sensor has readings after its first five days. Try --train-until.")
 
