@@ -221,6 +221,11 @@ def test_a_version_that_was_retired_says_nothing() -> None:
     two = history(1.0, 1.0)
     silent = retired(two[-1], MIDNIGHT, MIDNIGHT)
     assert reviewed(new, *two, silent, silent) == (new, False)
+    # nor does its sensor count among those that are compared
+    cutoffs, before = fleet(40, 2)
+    silenced = {name: of if name in {"s0", "s1"} else [*of[:2], silent] for name, of in before.items()}
+    assert review(cutoffs, before).held == ""
+    assert review(cutoffs, silenced).held.startswith("2 of 2 sensors")
 
 
 def test_only_the_last_fortnight_counts() -> None:
