@@ -217,6 +217,18 @@ def test_a_lasting_shift_is_closed_as_the_new_normal_and_the_next_fault_is_found
     assert at(fault + 4) in [one.opened_at for one in told(replayed)]
 
 
+def test_what_is_normal_now_may_be_wilder_than_a_sensor_ever_was() -> None:
+    shift = 4 * DAY + 700
+    values = np.array(cooling(1, 7 * DAY))
+    values[shift:] += np.round(np.random.default_rng(2).normal(0, 3.0, len(values) - shift), 1)
+    replayed = replay(readings_of(values.tolist()), nightly(6), RULES)
+    first, *_, last = (cutoff.ranges[0].features["level"].up for cutoff in replayed.cutoffs["a"])
+    # a review lets it be more than a quarter of a decade further from what it was
+    assert last > 2 * first
+    (changed,) = [one for one in told(replayed) if at(shift) <= one.opened_at < at(shift + 90)]
+    assert changed.recovered_at is not None
+
+
 def test_a_fault_is_not_learned_as_usual() -> None:
     values = np.array(cooling(1, 3 * DAY))
     values[2000:2400] += 10.0
