@@ -17,6 +17,7 @@ from overcut.sensors.features import (
     FEATURES,
     LEVEL_READINGS,
     LONGEST_GAP,
+    PLATEAU_READINGS,
     SCALES,
     STEPS,
     STEPS_KEPT,
@@ -25,14 +26,21 @@ from overcut.sensors.features import (
     features_of,
     jump,
     level,
+    plateau,
     repeats,
     value,
     volatility,
 )
 from overcut.sensors.judging import Series
 
-EVERY: tuple[Feature, ...] = ("jump", "level", "volatility", "value")
-NEEDED = {"jump": BASELINE_READINGS + BASELINE_LAG, "level": LEVEL_READINGS, "volatility": STEPS + 1, "value": 1}
+EVERY: tuple[Feature, ...] = ("jump", "plateau", "level", "volatility", "value")
+NEEDED = {
+    "jump": BASELINE_READINGS + BASELINE_LAG,
+    "plateau": BASELINE_READINGS + BASELINE_LAG,
+    "level": LEVEL_READINGS,
+    "volatility": STEPS + 1,
+    "value": 1,
+}
 
 
 # --- literals ---
@@ -50,6 +58,19 @@ def test_jump_is_the_reading_less_what_was_usual_before_the_last_ten() -> None:
 
 def test_a_step_is_a_jump_of_its_height_at_once() -> None:
     assert [jump([20.0] * 60 + [25.0] * k) for k in (1, 2, 10, 11)] == [5.0] * 4
+
+
+def test_a_plateau_is_the_least_of_the_last_readings_distances() -> None:
+    more = PLATEAU_READINGS - 1
+    before = [20.0] * (BASELINE_READINGS + BASELINE_LAG)
+    assert plateau([*before, 23.0, *[25.0] * more]) == 3.0
+    assert plateau([*before, *[25.0] * more, 22.5]) == 2.5
+    assert plateau([*before, *[15.0] * more, 18.0]) == -2.0
+    # a moment is none, and what goes on to both sides neither
+    assert plateau([*before, *[25.0] * more]) == 0.0
+    assert plateau([*before, *[25.0] * more, 20.0]) == 0.0
+    assert plateau([*before, *[25.0] * more, 15.0]) == 0.0
+    assert plateau(before[1:]) is None
 
 
 def test_level_is_a_median() -> None:
@@ -102,7 +123,7 @@ def test_repeats(window: list[float], found: int) -> None:
 def test_channels_are_made_of_features_that_are_known() -> None:
     assert set(FEATURES) == set(SCALES) == set(EVERY)
     assert features_of("laboratory") == ("value",)
-    assert set(features_of("channels")) == {"jump", "level", "volatility"}
+    assert set(features_of("channels")) == {"jump", "plateau", "level", "volatility"}
     assert all(set(CHANNELS[name]) <= set(EVERY) for names in DETECTORS.values() for name in names)
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from overcut.sensors.cohorts import SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange, retired
-from overcut.sensors.features import WINDOW
-from overcut.sensors.learning import LEAD_READINGS, Abnormal, Label, clean, review
+from overcut.sensors.learning import Abnormal, Label, clean, review
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = 1440
@@ -48,31 +47,38 @@ def test_without_incidents_everything_is() -> None:
 
 
 def test_an_incident_is_left_out_with_what_led_to_it_and_the_windows_that_hold_it() -> None:
-    assert (LEAD_READINGS, WINDOW) == (65, 61)
     found = cleaned(Abnormal(at(1000), at(1029), at(1060)))
-    # 65 readings before it; the 60 readings after it have one of its own in their windows
-    assert left_out(found) == set(range(935, 1090))
+    # an hour before it; the 60 readings after it have one of its own in their windows
+    assert left_out(found) == set(range(940, 1090))
     assert len(found.measured_at) == 3 * DAY
     np.testing.assert_array_equal(found.values, series().values)
 
 
-def test_of_a_slower_sensor_as_many_readings() -> None:
-    found = clean(
-        series(interval=300), [Abnormal(at(5000), at(5100), at(5200))], now=NOW, new_normal_after=timedelta(days=9)
-    )
-    assert left_out(found) == set(range(1000 - 65, 1020 + 60 + 1))
+@pytest.mark.parametrize(
+    ("interval", "lead", "tail"),
+    [
+        (10, 360, 60),  # an hour before; after it what has one of its own in its window
+        (300, 12, 60),  # which are five hours
+        (360, 10, 60),
+        (600, 6, 36),  # six hours at most
+    ],
+)
+def test_of_a_slower_or_faster_sensor(interval: int, lead: int, tail: int) -> None:
+    first, last = at(1000 * interval / 60), at(1020 * interval / 60)
+    found = clean(series(2000, interval), [Abnormal(first, last, last)], now=NOW, new_normal_after=timedelta(days=99))
+    assert left_out(found) == set(range(1000 - lead, 1020 + tail + 1))
 
 
 def test_every_incident_is_left_out_also_one_that_is_open() -> None:
     found = cleaned(Abnormal(at(1000), at(1010), at(1040)), Abnormal(at(4000), at(4319)))
-    assert left_out(found) == set(range(935, 1071)) | set(range(3935, 4320))
+    assert left_out(found) == set(range(940, 1071)) | set(range(3940, 4320))
 
 
 def test_a_false_alarm_is_learned_from() -> None:
     false = Abnormal(at(1000), at(1029), at(1060), Label.FALSE_ALARM)
     assert left_out(cleaned(false)) == set()
     both = cleaned(false, Abnormal(at(1020), at(1020), at(1060)))
-    assert left_out(both) == set(range(955, 1081))
+    assert left_out(both) == set(range(960, 1081))
 
 
 def test_a_false_alarm_that_lasts_drops_nothing() -> None:
@@ -113,7 +119,7 @@ def test_new_normal(one: Abnormal, is_new: bool) -> None:
 
 def test_a_fault_is_never_the_new_normal() -> None:
     found = cleaned(Abnormal(at(1000), at(4000), at(4030), Label.FAULT))
-    assert left_out(found) == set(range(935, 4061))
+    assert left_out(found) == set(range(940, 4061))
     assert len(found.measured_at) == 3 * DAY
 
 
@@ -124,7 +130,7 @@ def test_the_newest_of_two_new_normals_counts_and_incidents_after_it_are_left_ou
         Abnormal(at(4000), at(4009), at(4040)),
     )
     assert found.values[0, 0] == 1920
-    assert left_out(found) == set(range(3935, 4070))
+    assert left_out(found) == set(range(3940, 4070))
 
 
 def test_nothing_is_left_of_a_series_that_changed_just_now() -> None:

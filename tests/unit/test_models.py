@@ -198,10 +198,6 @@ def test_another_format_is_refused(version: object) -> None:
 # --- how a reading is scored ---
 
 
-def usual_of(centre: float, up: float, down: float) -> dict[str, Usual]:
-    return {name: Usual(centre, up, down) for name in ("jump", "level", "volatility", "value")}
-
-
 def cutoff_of(*ranges: UsualRange) -> Cutoff:
     return Cutoff(
         sensor_id="a",
@@ -229,33 +225,36 @@ def range_of(measure: str, min_deviation: float, **features: Usual) -> UsualRang
     return UsualRange(measure, 0.0, 10.0, min_deviation, features)  # type: ignore[arg-type]
 
 
-RESTING = Usual(0.0, 1.0, 1.0)
+STEPS = Usual(0.0, 0.2, 0.0)
+COLD, WARM = Usual(4.0, 2.0, 2.0), Usual(60.0, 20.0, 20.0)
 TWO = cutoff_of(
-    range_of("cold", 0.5, jump=RESTING, level=Usual(4.0, 2.0, 2.0), volatility=Usual(0.0, 0.2, 0.0)),
-    range_of("warm", 0.5, jump=RESTING, level=Usual(60.0, 20.0, 20.0), volatility=Usual(0.0, 0.2, 0.0)),
+    range_of("cold", 0.5, value=COLD, level=COLD, volatility=STEPS),
+    range_of("warm", 0.5, value=WARM, level=WARM, volatility=STEPS),
 )
-CHANNELS = Model((channel_of("fast", 2), channel_of("shape", 4)))
+SHAPE = Model((channel_of("shape", 4),))
+TOGETHER = Model((channel_of("value", 2), channel_of("shape", 4)))
 
 
 def test_the_score_is_the_most_anomalous_channel_s_over_normalised_features() -> None:
-    windows = {"cold": [4.0] * 60 + [9.0], "warm": [65.0] * 61}
-    fast, shape = CHANNELS.channels
-    score = score_reading(CHANNELS, TWO, windows)
+    value, shape = TOGETHER.channels
+    score = score_reading(TOGETHER, TWO, {"cold": [4.0] * 60 + [9.0], "warm": [65.0] * 61})
     assert score
-    # jumps of 5 and 0; levels half a degree and a quarter of the usual furthest off; steps that are left out
-    alone = [fast.anomaly_score([5.0, 0.0]), shape.anomaly_score([0.0, 0.0, 0.25, 0.0])]
+    # two and a half and a quarter of the usual furthest off; of the levels only the second is; one step is left out
+    alone = [value.anomaly_score([2.5, 0.25]), shape.anomaly_score([0.0, 0.0, 0.25, 0.0])]
     assert score.anomaly_score == max(alone) == alone[0]
-    assert score.channel == "fast"
-    assert score.values == {("cold", "jump"): 5.0, ("warm", "jump"): 0.0}
-    assert score.furthest == ("cold", "jump")
+    assert score.channel == "value"
+    assert score.values == {("cold", "value"): 9.0, ("warm", "value"): 65.0}
+    assert score.furthest == ("cold", "value")
+    # the same in another order
+    assert score_reading(Model((shape, value)), TWO, {"cold": [4.0] * 60 + [9.0], "warm": [65.0] * 61}) == score
 
 
 def test_furthest_is_told_in_what_is_usual_not_in_the_unit() -> None:
     # ten degrees are half of the warm one's usual furthest, three degrees are one and a half of the cold one's
-    score = score_reading(Model((channel_of("shape", 4),)), TWO, {"cold": [7.0] * 61, "warm": [70.0] * 61})
+    score = score_reading(SHAPE, TWO, {"cold": [7.0] * 61, "warm": [70.0] * 61})
     assert score
     assert score.furthest == ("cold", "level")
-    below = score_reading(Model((channel_of("shape", 4),)), TWO, {"cold": [4.0] * 61, "warm": [0.0] * 61})
+    below = score_reading(SHAPE, TWO, {"cold": [4.0] * 61, "warm": [0.0] * 61})
     assert below
     assert below.furthest == ("warm", "level")
 
@@ -271,29 +270,28 @@ def test_a_deviation_of_min_deviation_is_material(deviation: float, is_material:
 
 
 def test_what_any_channel_sees_may_be_material() -> None:
-    # the level alone is off, and the fast channel alone finds the reading anomalous
+    # the level alone is off, and the other channel alone finds the reading anomalous
     rare = Rarity(7.1, (0.01, 0.02), (5.0, 5.5), 1.0)
     common = Rarity(7.1, (0.01, 0.02), (-5.0, -4.0), 0.001)
-    model = Model((channel_of("fast", 2, rare), channel_of("shape", 4, common)))
-    score = score_reading(model, TWO, {"cold": [6.0] * 61, "warm": [60.0] * 61})
+    model = Model((channel_of("value", 2, rare), channel_of("shape", 4, common)))
+    score = score_reading(model, TWO, {"cold": [*[6.0] * 60, 4.0], "warm": [60.0] * 61})
     assert score
-    assert (score.channel, score.is_material) == ("fast", True)
+    assert (score.channel, score.is_material) == ("value", True)
 
 
 def test_windows_that_are_not_full_are_as_usual() -> None:
-    fast, shape = CHANNELS.channels
-    score = score_reading(CHANNELS, TWO, {"cold": [9.0] * 50, "warm": [60.0] * 50})
+    (shape,) = SHAPE.channels
+    score = score_reading(SHAPE, TWO, {"cold": [9.0] * 60, "warm": [60.0, 65.0] * 30})
     assert score
-    assert score.anomaly_score == max(fast.anomaly_score([0.0, 0.0]), shape.anomaly_score([2.5, 0.0, 0.0, 0.0]))
-    assert score.channel == "shape"
-    assert score.values["cold", "volatility"] is None
+    assert score.anomaly_score == shape.anomaly_score([2.5, 0.0, 0.25, 0.0])
+    assert score.values["cold", "volatility"] is score.values["warm", "volatility"] is None
     assert score.values["cold", "level"] == 9.0
 
 
 @pytest.mark.parametrize("windows", [{}, {"cold": [4.0] * 61}, {"cold": [4.0] * 61, "warm": []}])
 def test_without_a_measure_that_was_learned_there_is_no_score(windows: dict[str, list[float]]) -> None:
-    assert score_reading(CHANNELS, TWO, windows) is None
+    assert score_reading(TOGETHER, TWO, windows) is None
 
 
 def test_without_a_full_window_there_is_no_score() -> None:
-    assert score_reading(CHANNELS, TWO, {"cold": [4.0] * 10, "warm": [60.0] * 10}) is None
+    assert score_reading(SHAPE, TWO, {"cold": [4.0] * 10, "warm": [60.0] * 10}) is None
