@@ -453,7 +453,7 @@ def _rate(
     Args:
         scores: by channel, of the readings of all sensors one after another; used up.
     """
-    channels, most = [], np.full(ends[-1], -np.inf)
+    channels, most = [], np.empty(0)
     for name, forest in forests.items():
         found = scores.pop(name)
         rarity = None
@@ -462,7 +462,7 @@ def _rate(
             for span in _slices(ends):
                 found[span] = _rarities(rarity, found[span])
         channels.append(Channel(name, forest, rarity))
-        np.maximum(most, found, out=most)
+        most = np.maximum(most, found, out=most) if len(most) else found
     return tuple(channels), most
 
 
@@ -473,7 +473,9 @@ def _rarity(sensors: Sequence[_Sensor], scores: Floats, ends: NDArray[np.int64],
     is the peaks' median excess, over log 2: a fault among them does not make it long. It is taken two standard errors
     longer than that.
     """
-    readings = to_odds_array(scores, highest)
+    readings = np.empty_like(scores)
+    for span in _slices(ends):  # of all at once it would make two more arrays of that size
+        readings[span] = to_odds_array(scores[span], highest)
     common = np.quantile(readings, [0.0, 0.25, 0.5], overwrite_input=True)
     runs = [_peaks(sustained(scores[span], one.run)) for one, span in zip(sensors, _slices(ends), strict=True)]
     peaks = np.sort(to_odds_array(np.concatenate(runs), highest))
