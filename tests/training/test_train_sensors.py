@@ -21,7 +21,7 @@ from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import Learning, Sensor, cutoffs_key, load_cutoffs
 from overcut.sensors.cohorts import SensorSeries, TrainingRules, train_cohort
-from overcut.sensors.cutoffs import Cutoff, in_force
+from overcut.sensors.cutoffs import Cutoff, in_force, retired
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     STUCK_SENSOR,
@@ -321,7 +321,8 @@ def test_a_cohort_that_is_all_learning_is_recorded_and_not_promoted(cloud: Cloud
 
 
 def test_a_window_shorter_than_the_data_leaves_the_rest_out(cloud: Cloud, tmp_path: Path) -> None:
-    export(cloud, ["fridge-1"])
+    # and what was measured while the export ran
+    export_readings(cloud, {"fridge-1": readings_of("fridge-1", range(HOURS * 60 + 30))})
     job = train(cloud, tmp_path, hyperparameters={**HYPERPARAMETERS, "window_days": "0.25"})
     assert job.returncode == 0, job.stderr
     assert cutoff_of(cloud, "fridge-1").reading_count == 360
@@ -440,13 +441,6 @@ def test_minutes_of_incidents_are_left_out_unless_a_person_calls_them_a_false_al
     assert cutoff_of(cloud, "fridge-1").reading_count == HOURS * 60
 
 
-def test_an_incident_before_the_window_is_none_of_it(cloud: Cloud, tmp_path: Path) -> None:
-    export(cloud, ["fridge-1"])
-    keep_incident(cloud, "fridge-1", -30 * 24 * 60, -29 * 24 * 60)
-    assert train(cloud, tmp_path).returncode == 0
-    assert cutoff_of(cloud, "fridge-1").reading_count == HOURS * 60
-
-
 def test_what_lasts_is_the_new_normal(cloud: Cloud, tmp_path: Path) -> None:
     export(cloud, ["fridge-1"], measured=with_fault(300, HOURS * 60))
     keep_incident(cloud, "fridge-1", 300, HOURS * 60)
@@ -537,6 +531,12 @@ def test_a_sensor_whose_usual_has_changed_for_good_is_not_clamped(cloud: Cloud, 
     assert training["clamped"] == []
 
 
+def test_a_change_of_before_the_window_is_no_excuse(cloud: Cloud, tmp_path: Path) -> None:
+    keep_incident(cloud, "fridge-1", -30 * 24 * 60, -28 * 24 * 60, recovered=-28 * 24 * 60 + 40)
+    training, _ = trained_twice(cloud, tmp_path, ["fridge-1"])
+    assert training["clamped"] == ["fridge-1"]
+
+
 def test_a_sensor_silent_for_a_whole_window_is_learned_anew(cloud: Cloud, tmp_path: Path) -> None:
     export(cloud, ["fridge-1", "fridge-2"])
     (tmp_path / "first").mkdir()
@@ -607,6 +607,21 @@ def test_a_sensor_that_is_judged_is_not_learning_however_few_readings_it_has(clo
     job = train(cloud, tmp_path / "second", hyperparameters={**HYPERPARAMETERS, "window_days": "0.1"})
     assert job.trainings[0]["learning"] == 1
     assert cloud.sensors.get("fridge-1").learning is None
+
+
+def test_a_sensor_that_is_back_from_a_silence_is_learning_again(cloud: Cloud, tmp_path: Path) -> None:
+    export(cloud, ["fridge-1"])
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    assert train(cloud, tmp_path / "first").returncode == 0
+    learned = cutoff_of(cloud, "fridge-1")
+    before = [TRAINED_AT - timedelta(days=days) for days in (20, 2)]
+    cloud.cutoffs.put([replace(learned, trained_at=before[0]), retired(learned, before[1], before[1])])
+    key = {"sensor_id": {"S": "fridge-1"}, "trained_at": {"S": format_time(TRAINED_AT)}}
+    cloud.dynamodb.delete_item(TableName=cloud.tables["Cutoffs"], Key=key)
+    job = train(cloud, tmp_path / "second", hyperparameters={**HYPERPARAMETERS, "window_days": "0.1"})
+    assert job.returncode == 0, job.stderr
+    assert cloud.sensors.get("fridge-1").learning == Learning(144, "")
 
 
 def test_a_stage_s_min_deviation_reaches_the_cutoff(cloud: Cloud, tmp_path: Path) -> None:

@@ -57,8 +57,10 @@ def read_window(objects: Objects, ends_at: datetime, window: timedelta) -> Itera
 
 
 def _read_bucket(objects: Iterable[bytes], first: int, last: int) -> Iterator[Measured]:
-    """Args:
-    objects: in the order in which they count: of two values of the same sensor, time and measure the later one.
+    """What every sensor of a bucket measured from `first` to before `last`, in seconds since 1970.
+
+    Args:
+        objects: in the order in which they count: of two values of a sensor, time and measure the later one.
     """
     sensors: dict[str, int] = {}
     measures: dict[str, int] = {}
