@@ -28,6 +28,7 @@ from overcut.sensors.features import (
     DETECTORS,
     LEVEL_READINGS,
     LONGEST_GAP,
+    PLATEAU_READINGS,
     SCALES,
     STEPS,
     STEPS_KEPT,
@@ -52,6 +53,11 @@ MAX_FOREST_POINTS = 15_000
 STRETCH, STRETCHES, STAY_WITHIN = 240, 10, 0.9
 # an excursion to the other side than usual is not more unusual than this many times
 LEAST_SIDE = 0.5
+MAD_TO_SD = 1.4826
+# a plateau is rarely more than nothing: it is usual up to this share of what a jump is
+PLATEAU_SHARE = 0.6
+# of the false alarms that a sensor may have, what each channel may: most for the one that must be quick
+SHARES = {"fast": 0.75, "shape": 0.25}
 # the scores of a sensor at rest are all one; its cutoff is to reach the budget all the same
 LEAST_SD = 1e-9
 # peaks are taken an hour apart, so that one excursion counts once
@@ -259,12 +265,15 @@ def _learn_usual(
     days = known.sum() / DAY_READINGS
     ranges = []
     for m, measure in enumerate(measures):
-        min_deviation = one.min_deviation.get(measure, MIN_DEVIATION_STEPS * float(steps[m]))
+        default = 0.0 if rules.detector == "laboratory" else MIN_DEVIATION_STEPS * float(steps[m])
+        min_deviation = one.min_deviation.get(measure, default)
         features: dict[Feature, Usual] = {}
         for name in names:
             column = found[name][:, m]
             full = column[np.isfinite(column)]
             least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS)
+            if name == "plateau":
+                least = max(least, PLATEAU_SHARE * max(features["jump"].up, features["jump"].down))
             features[name] = _usual(name, full if len(full) else np.zeros(1), least=least, days=days, run=run)
         low, high = np.quantile(one.values[_clean(one), m], [0.01, 0.99])
         ranges.append(UsualRange(measure, float(low), float(high), min_deviation, features))
@@ -308,7 +317,8 @@ def _usual(name: Feature, column: Floats, *, least: float, days: float, run: int
     """What a feature usually is: its median, and how far it stays to both sides of it for a run of readings.
 
     The furthest is the 90 % quantile over stretches of four hours, so that one bad hour in the training window does not
-    make the sensor deaf. A level must be known for days: what a few hours show is widened.
+    make the sensor deaf, and the feature's everyday spread more, so that a sensor that wavers at random is not found
+    more unusual than one that does the same every morning. What few days show is widened, a level most.
     """
     centre = float(np.median(column))
     least *= SCALES[name]
@@ -318,8 +328,10 @@ def _usual(name: Feature, column: Floats, *, least: float, days: float, run: int
         float(np.quantile([part.max() for part in np.array_split(side, stretches) if len(part)], STAY_WITHIN))
         for side in (above, below)
     )
+    everyday = MAD_TO_SD * float(np.median(np.abs(column - centre)))
+    up, down = up + everyday, down + everyday
     furthest = max(up, down)
-    widened = sqrt(1 + 1 / days) if name in ("level", "value") else 1.0
+    widened = sqrt(1 + (2 if name in ("level", "value") else 0.5) / days)
     up, down = (max(side, LEAST_SIDE * furthest, least) * widened for side in (up, down))
     return Usual(centre, up, 0.0 if name == "volatility" else down)
 
@@ -359,6 +371,13 @@ def _jumps(values: Floats) -> Floats:
     return np.asarray(values - _trailing(values, BASELINE_READINGS, BASELINE_LAG, "median"))
 
 
+def _plateaus(values: Floats) -> Floats:
+    before = _trailing(values, BASELINE_READINGS, BASELINE_LAG, "median")
+    padded = np.concatenate([np.repeat(values[:1], PLATEAU_READINGS - 1, axis=0), values])
+    last = sliding_window_view(padded, PLATEAU_READINGS, axis=0)
+    return np.asarray(np.maximum(0.0, last.min(axis=-1) - before) + np.minimum(0.0, last.max(axis=-1) - before))
+
+
 def _levels(values: Floats) -> Floats:
     return _trailing(values, LEVEL_READINGS, 0, "median")
 
@@ -374,9 +393,15 @@ def _values(values: Floats) -> Floats:
     return values
 
 
-_WHOLE = {"jump": _jumps, "level": _levels, "volatility": _volatilities, "value": _values}
+_WHOLE = {"jump": _jumps, "plateau": _plateaus, "level": _levels, "volatility": _volatilities, "value": _values}
 # how many readings a window has
-_NEEDED = {"jump": BASELINE_LAG + BASELINE_READINGS, "level": LEVEL_READINGS, "volatility": WINDOW, "value": 1}
+_NEEDED = {
+    "jump": BASELINE_LAG + BASELINE_READINGS,
+    "plateau": BASELINE_LAG + BASELINE_READINGS,
+    "level": LEVEL_READINGS,
+    "volatility": WINDOW,
+    "value": 1,
+}
 
 
 # --- forests, and how rare their scores are ---
@@ -458,7 +483,7 @@ def _rate(
         found = scores.pop(name)
         rarity = None
         if rules.detector != "laboratory":
-            rarity = _rarity(sensors, found, ends, rules.forest.highest_score)
+            rarity = _rarity(sensors, found, ends, rules.forest.highest_score, SHARES[name])
             for span in _slices(ends):
                 found[span] = _rarities(rarity, found[span])
         channels.append(Channel(name, forest, rarity))
@@ -466,7 +491,9 @@ def _rate(
     return tuple(channels), most
 
 
-def _rarity(sensors: Sequence[_Sensor], scores: Floats, ends: NDArray[np.int64], highest: float) -> Rarity:
+def _rarity(
+    sensors: Sequence[_Sensor], scores: Floats, ends: NDArray[np.int64], highest: float, share: float
+) -> Rarity:
     """How often a sensor in order goes on at a score for a run of readings, from an hour's peaks of all sensors.
 
     Past what is exceeded ten times a week the tail is taken for exponential in the odds, which are a distance. Its mean
@@ -493,7 +520,7 @@ def _rarity(sensors: Sequence[_Sensor], scores: Floats, ends: NDArray[np.int64],
     for knot in knots[1:]:
         if knot[0] > rising[-1][0] and knot[1] > rising[-1][1]:
             rising.append(knot)
-    odds, decades = zip(*rising, strict=True)
+    odds, decades = zip(*((odds, rare + log10(share)) for odds, rare in rising), strict=True)
     return Rarity(highest, odds, decades, slope)
 
 
@@ -525,7 +552,7 @@ def _cutoff(
     mean, sd = float(anomaly_scores.mean()), max(float(anomaly_scores.std()), LEAST_SD)
     z_factor = rules.z_factor
     if rules.detector != "laboratory":
-        budget = log10(len(DETECTORS[rules.detector]) / rules.false_alarm_budget)
+        budget = -log10(rules.false_alarm_budget)
         z_factor = max(z_factor, (budget + _surplus(sensor, anomaly_scores) - mean) / sd)
     return Cutoff(
         sensor_id=one.sensor_id,
@@ -538,7 +565,7 @@ def _cutoff(
         score_sd=sd,
         z_factor=z_factor,
         interval=one.interval,
-        stuck_after=_stuck_after(one.values, sensor.run),
+        stuck_after=0 if rules.detector == "laboratory" else _stuck_after(one.values, sensor.run),
         reading_count=len(one.measured_at),
         ranges=sensor.ranges,
     )
@@ -548,7 +575,7 @@ def _surplus(sensor: _Sensor, anomaly_scores: Floats) -> float:
     """Decades that a sensor's cutoff is raised by, since it has clearly more peaks than its share: by how many more."""
     peaks = _peaks(sustained(anomaly_scores, sensor.run))
     # what every sensor is to show once a week
-    expected, found = len(DETECTORS["channels"]) * sensor.weeks, int((peaks > 0).sum())
+    expected, found = sensor.weeks, int((peaks > 0).sum())
     if found < SURPLUS_PEAKS or found < expected + SURPLUS_SIGMAS * sqrt(expected):
         return 0.0
     return log10(found / expected)

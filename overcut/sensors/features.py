@@ -1,7 +1,8 @@
 """Features: what a forest sees of a reading, made from the reading and the ones before it.
 
     jump        how far the reading lies from what was usual ten minutes to an hour before: a step shows at once
-    level       the median of half an hour: a slow drift shows, a door or a defrost does not
+    plateau     how far it has gone on so for six readings: what a defrost does for a moment, a fault does for longer
+    level       the median of three quarters of an hour: a slow drift shows, a door or a defrost does not
     volatility  the mean step of an hour from one reading to the next, without the largest fifth: noise, short cycles
     value       the reading alone: what the laboratory looked at
 
@@ -17,22 +18,23 @@ from math import fsum
 from operator import sub
 from typing import Literal
 
-Feature = Literal["jump", "level", "volatility", "value"]
+Feature = Literal["jump", "plateau", "level", "volatility", "value"]
 Detector = Literal["channels", "laboratory"]
 
 # what each forest sees of every measure; `anomaly_score` is the most anomalous channel's
 CHANNELS: Mapping[str, tuple[Feature, ...]] = {
-    "fast": ("jump",),
+    "fast": ("jump", "plateau"),
     "shape": ("level", "volatility"),
     "value": ("value",),
 }
 DETECTORS: Mapping[Detector, tuple[str, ...]] = {"channels": ("fast", "shape"), "laboratory": ("value",)}
 
-# a swing makes steps of about a third of its height: so much less of a volatility is as much of a deviation
-SCALES: Mapping[Feature, float] = {"jump": 1.0, "level": 1.0, "volatility": 1 / 3, "value": 1.0}
+# a swing goes up and down by steps of a part of its height: so much less of a volatility is as much of a deviation
+SCALES: Mapping[Feature, float] = {"jump": 1.0, "plateau": 1.0, "level": 1.0, "volatility": 1 / 6, "value": 1.0}
 
 BASELINE_READINGS, BASELINE_LAG = 45, 11
-LEVEL_READINGS = 31
+LEVEL_READINGS = 45
+PLATEAU_READINGS = 6
 STEPS, STEPS_KEPT = 60, 48
 # readings that all features of one reading are made from: itself and those before
 WINDOW = 61
@@ -48,8 +50,17 @@ def jump(window: Sequence[float]) -> float | None:
     return window[-1] - before[BASELINE_READINGS // 2]
 
 
+def plateau(window: Sequence[float]) -> float | None:
+    """The least of the last six readings' distances from what a jump is measured from; 0 unless all lie to one side."""
+    if len(window) < BASELINE_LAG + BASELINE_READINGS:
+        return None
+    before = sorted(window[-BASELINE_LAG - BASELINE_READINGS : -BASELINE_LAG])[BASELINE_READINGS // 2]
+    last = window[-PLATEAU_READINGS:]
+    return max(0.0, min(last) - before) + min(0.0, max(last) - before)
+
+
 def level(window: Sequence[float]) -> float | None:
-    """The median of the last 31 readings."""
+    """The median of the last 45 readings."""
     if len(window) < LEVEL_READINGS:
         return None
     return sorted(window[-LEVEL_READINGS:])[LEVEL_READINGS // 2]
@@ -70,6 +81,7 @@ def value(window: Sequence[float]) -> float | None:
 
 FEATURES: Mapping[Feature, Callable[[Sequence[float]], float | None]] = {
     "jump": jump,
+    "plateau": plateau,
     "level": level,
     "volatility": volatility,
     "value": value,

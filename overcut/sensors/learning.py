@@ -20,8 +20,9 @@ from overcut.sensors.cutoffs import Cutoff, Usual
 from overcut.sensors.features import WINDOW
 
 NEW_NORMAL_SETTLES = timedelta(hours=2)
-# readings before the first anomalous one: what builds up to a fault is part of it
-LEAD_READINGS = 65
+# before the first anomalous reading: what builds up to a fault is part of it
+LEAD = timedelta(hours=1)
+LONGEST_TAIL = timedelta(hours=6)
 # a version is compared with so many before it; of fewer than three nothing can be said
 EARLIER_VERSIONS, FEWEST_VERSIONS = 14, 3
 BAND_SIGMAS, NARROWEST_BAND = 3.0, 0.25
@@ -65,8 +66,9 @@ def clean(
         if one.is_new_normal(now, new_normal_after):
             learned_from = max(learned_from, first + NEW_NORMAL_SETTLES.total_seconds())
             continue
-        # the windows of the readings after it hold its own
-        is_clean &= ~((times >= first - LEAD_READINGS * interval) & (times <= last + (WINDOW - 1) * interval))
+        # the windows of the readings after it hold its own; of a slow sensor that would be days
+        tail = min((WINDOW - 1) * interval, LONGEST_TAIL.total_seconds())
+        is_clean &= ~((times >= first - LEAD.total_seconds()) & (times <= last + tail))
     kept = times >= learned_from
     return replace(series, measured_at=times[kept], values=series.values[kept], is_clean=is_clean[kept])
 

@@ -3,10 +3,10 @@
 A version of a cohort's model is one object, a zip that holds a forest a channel and `model.json`, which says how rare
 each forest's scores are. Every score is brought to one unit, so that channels can be compared:
 
-    anomaly_score = the most over channels of -log10(times a week that a sensor in order goes on so for five readings)
+    anomaly_score = the most over channels of -log10(times a week that a sensor in order goes on so for a run / share)
 
-0 is what a sensor in order shows once a week, 1 once in ten weeks. The laboratory's channel has no such scale: there
-the anomaly score is the forest's.
+where the channel's share of all false alarms makes the sum right: 0 is what a sensor in order shows once a week, 1 once
+in ten weeks. The laboratory's channel has no such scale: there the anomaly score is the forest's.
 
 ModelError(RefusedError)     an object that holds no model of this version of Overcut
 """
@@ -27,6 +27,8 @@ from overcut.sensors.features import CHANNELS, FEATURES, SCALES, Feature
 from overcut.sensors.forest import dump_forest, forest_score, load_forest
 
 FORMAT = 1
+# once in twenty thousand years: what is rarer still is not told apart, or one open door would outweigh a fortnight
+HIGHEST_DECADES = 6.0
 
 
 class ModelError(RefusedError):
@@ -59,7 +61,7 @@ class Rarity:
         if knot == 0:
             return self.decades[0]
         if knot == len(self.odds):
-            return self.decades[-1] + (odds - self.odds[-1]) * self.slope
+            return min(self.decades[-1] + (odds - self.odds[-1]) * self.slope, HIGHEST_DECADES)
         share = (odds - self.odds[knot - 1]) / (self.odds[knot] - self.odds[knot - 1])
         return self.decades[knot - 1] + share * (self.decades[knot] - self.decades[knot - 1])
 
@@ -177,5 +179,5 @@ def load_model(stored: bytes) -> Model:
                     for name, rarity in told["channels"].items()
                 )
             )
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (zipfile.BadZipFile, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"the object holds no model: {error!r}; train again") from error

@@ -22,10 +22,10 @@ from lambdas.sensors.detect_anomalies import handler as detecting
 from lambdas.sensors.detect_anomalies.detection import Arrival, Detector
 from lambdas.sensors.stores import Sensor
 from lambdas.sensors.watch_sensors import handler as watching
-from overcut.sensors.cohorts import CohortModel, SensorSeries, train_cohort
+from overcut.sensors.cohorts import CohortModel, SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import Cutoff
-from overcut.sensors.forest import ForestParameters, dump_forest
 from overcut.sensors.incidents import Incident, IncidentState, TextState
+from overcut.sensors.models import dump_model, score_reading
 from overcut.sensors.readings import Reading
 from tests.functional.conftest import Cloud
 from tests.functional.streams import stream_event, stream_record
@@ -42,7 +42,10 @@ CONTACTS = [
 
 @cache
 def trained() -> CohortModel:
-    """A forest, and a cutoff for `a`, from ten hours around 4.0 degrees in steps of 0.1."""
+    """A forest, and a cutoff for `a`, from ten hours around 4.0 degrees in steps of 0.1.
+
+    The laboratory's, which judges a reading by itself: what is tested with it is what becomes of verdicts.
+    """
     values = np.round(4.0 + 0.5 * np.sin(np.arange(600) / 7.0), 1).reshape(-1, 1)
     first = int((NOON - timedelta(days=1)).timestamp())
     series = SensorSeries("a", np.arange(first, first + 600 * 60, 60, dtype=np.int64), values)
@@ -50,8 +53,7 @@ def trained() -> CohortModel:
         [series],
         cohort_id="kind-fridge-0123abcd",
         measures=["temperature"],
-        parameters=ForestParameters(),
-        z_factor=2.5,
+        rules=TrainingRules(detector="laboratory"),
         trained_at=NOON - timedelta(hours=12),
         seed=1,
     )
@@ -66,8 +68,8 @@ class Plant:
         self._threads = ThreadPoolExecutor(1)
         model = trained()
         (self.cutoff,) = model.cutoffs
-        assert model.forest
-        cloud.data.put(self.cutoff.model_key, dump_forest(model.forest))
+        assert model.model
+        cloud.data.put(self.cutoff.model_key, dump_model(model.model))
         self.phones = {}
         for contact in CONTACTS:
             name = str(contact["contact_id"])
@@ -219,9 +221,11 @@ def test_four_anomalous_minutes_and_a_usual_one_between_are_nothing(plant: Plant
 def test_a_score_at_the_cutoff_is_no_anomaly_and_a_hair_above_is(plant: Plant) -> None:
     plant.add("a")
     plant.add("b")
-    judge = detecting.dependencies().detector._judge
-    score = judge.score(hot(0, 0)[0], plant.cutoff)
-    assert score
+    model = trained().model
+    assert model
+    found = score_reading(model, plant.cutoff, {"temperature": [HOT]})
+    assert found
+    score = found.anomaly_score
     plant.cloud.cutoffs.put([replace(plant.cutoff, score_cutoff=score)])
     plant.cloud.cutoffs.put([replace(plant.cutoff, sensor_id="b", score_cutoff=float(np.nextafter(score, 0)))])
     plant.arrive(hot(0, 4))

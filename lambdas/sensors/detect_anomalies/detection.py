@@ -213,7 +213,10 @@ class Detector:
         judged = self._judge.judge(history.series, history.first_new, cutoffs)
         if any(one.is_anomaly is None for one in judged):
             return None
-        return self._remember(sensor_id, history.series, [*history.window(), *judged], interval, history.is_quiet)
+        # what the table was read ahead of the stream is kept until the stream is there
+        ahead = sum(time >= new[0].measured_at.timestamp() for time in history.series.times)
+        window = [*history.window(), *judged][-max(self._rule.history_needed(interval), ahead) :]
+        return self._remember(sensor_id, history.series, window, interval, history.is_quiet)
 
     def _remember(
         self,
@@ -223,12 +226,11 @@ class Detector:
         interval: timedelta,
         is_quiet: bool,
     ) -> History | None:
-        keep = self._rule.history_needed(interval)
-        return self._histories.put(sensor_id, series, judged, interval=interval, keep=keep, is_quiet=is_quiet)
+        return self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=is_quiet)
 
     def _is_quiet(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> bool:
-        """Whether there is nothing to decide about new readings, from as little as tells that: no run is in sight, and no
-        incident is open or so new that these readings could change it."""
+        """Whether there is nothing to decide about new readings, from as little as tells that: no run is in sight, and
+        no incident is open or so new that these readings could change it."""
         needed = self._rule.readings_needed(interval)
         first, last = new[0].measured_at, new[-1].measured_at
         series, at = self._read(sensor_id, first, last, interval, needed)
@@ -239,9 +241,8 @@ class Detector:
             head = self._incidents.head(sensor_id, kind)
             if head and (head.is_open or judged[0].measured_at <= head.last_anomalous_at):
                 return False
-        if judged[-1].measured_at == last:
-            self._remember(sensor_id, series, judged, interval, True)
-            self._read_at[sensor_id] = self._clock.now()
+        self._remember(sensor_id, series, judged, interval, True)
+        self._read_at[sensor_id] = self._clock.now()
         return True
 
     def _read_window(

@@ -97,16 +97,14 @@ class Histories:
         judged: Sequence[JudgedReading],
         *,
         interval: timedelta,
-        keep: int,
         is_quiet: bool,
     ) -> History:
-        """Remember the end of a series and the last `keep` verdicts on it, unless something may be missing there.
+        """Remember a series from its first verdict on, or its last window, unless something may be missing there.
 
         Args:
             judged: the verdicts on the last readings of the series.
         """
         self._of.pop(sensor_id, None)
-        judged = judged[-keep:]
         begin = max(0, len(series.times) - max(len(judged), WINDOW - 1))
         times = array("q", series.times[begin:])
         values = {measure: array("d", column[begin:]) for measure, column in series.values.items()}
