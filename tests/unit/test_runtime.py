@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 from lambdas.runtime.attributes import from_attribute, from_attributes, to_attribute, to_attributes
 from lambdas.runtime.clock import ClockFace, FileClock, SystemClock, clock_from
 from lambdas.runtime.settings import SettingsError, environment_keys, load_settings
-from lambdas.sensors.detect_anomalies.histories import Histories
+from lambdas.sensors.detect_anomalies.histories import Histories, History
+from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import JudgedReading
+from overcut.sensors.judging import Series
+from overcut.sensors.readings import Reading
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -149,85 +153,234 @@ def test_the_clock_of_a_setting(tmp_path: Path) -> None:
 
 # --- histories ---
 
-
-def minutes(*numbers: float, verdict: bool | None = False) -> list[JudgedReading]:
-    return [JudgedReading(NOON + number * MINUTE, verdict) for number in numbers]
+READY = WINDOW - 1
 
 
-def remembering(*numbers: float, keep: int = 5) -> Histories:
+def reading(number: float, value: float | None = None) -> Reading:
+    """What the sensor measured in minute `number`: a value that only that minute has, if none is given."""
+    return Reading("a", NOON + number * MINUTE, {"temperature": number / 10 if value is None else value})
+
+
+def minutes(first: int, last: int) -> list[Reading]:
+    return [reading(number) for number in range(first, last + 1)]
+
+
+def verdicts(readings: Sequence[Reading], verdict: bool | None = False) -> list[JudgedReading]:
+    return [JudgedReading(one.measured_at, verdict) for one in readings]
+
+
+def put(
+    histories: Histories,
+    readings: Sequence[Reading],
+    judged: Sequence[JudgedReading],
+    sensor_id: str = "a",
+    is_quiet: bool = True,
+) -> History:
+    return histories.put(sensor_id, Series.of(readings), judged, interval=MINUTE, is_quiet=is_quiet)
+
+
+def remembering(readings: Sequence[Reading], judged: Sequence[JudgedReading] | None = None) -> Histories:
+    """What remembers one sensor's readings, all of them judged unless some are given."""
     histories = Histories(10)
-    histories.put("a", minutes(*numbers), keep)
+    put(histories, readings, verdicts(readings) if judged is None else judged)
     return histories
 
 
+def columns(series: Series) -> tuple[list[int], dict[str, list[float]]]:
+    return list(series.times), {measure: list(column) for measure, column in series.values.items()}
+
+
 def test_a_history_goes_on() -> None:
+    known, new = minutes(0, 99), minutes(100, 101)
+    judged = [*verdicts(known[5:97]), JudgedReading(known[97].measured_at, True)]
+    judged += [JudgedReading(known[98].measured_at, False, True), JudgedReading(known[99].measured_at, True, True)]
     histories = Histories(10)
-    judged = [*minutes(0, 1, 2), *minutes(3, 4, verdict=True)]
-    histories.put("a", judged, 5)
-    new = minutes(5, 6, verdict=True)
-    assert histories.extended("a", new, MINUTE, 5) == [*judged, *new]
-    # it holds the last five now
-    assert histories.extended("a", minutes(7), MINUTE, 5) == [*judged[2:], *new, *minutes(7)]
+    put(histories, known, judged, is_quiet=False)
+    found = histories.extended("a", new, MINUTE)
+    assert found
+    assert columns(found.series) == columns(Series.of([*known[5:], *new]))
+    assert found.window() == judged
+    assert (found.first_new, found.judged, found.is_quiet) == (95, 95, False)
+    assert found.series.times[found.first_new] == (NOON + 100 * MINUTE).timestamp()
+
+
+@pytest.mark.parametrize(("judged", "kept"), [(5, WINDOW - 1), (59, WINDOW - 1), (60, 60), (61, 61), (99, 99)])
+def test_a_history_holds_its_verdicts_and_at_least_what_the_next_window_needs(judged: int, kept: int) -> None:
+    known = minutes(0, 99)
+    found = remembering(known, verdicts(known[-judged:])).extended("a", minutes(100, 100), MINUTE)
+    assert found
+    assert columns(found.series) == columns(Series.of([*known[-kept:], reading(100)]))
+    assert (found.window(), found.first_new) == (verdicts(known[-judged:]), kept)
+
+
+@pytest.mark.parametrize(("anomaly", "stuck"), [(False, False), (True, False), (False, True), (True, True)])
+def test_an_anomaly_of_either_kind_is_one(anomaly: bool, stuck: bool) -> None:
+    known = minutes(0, 79)
+    judged = [*verdicts(known[:-3]), JudgedReading(known[-3].measured_at, anomaly, stuck), *verdicts(known[-2:])]
+    histories = Histories(10)
+    assert put(histories, known, judged).has_anomaly() is (anomaly or stuck)
+    assert put(histories, known, judged[-2:]).has_anomaly() is False, "before its verdicts nothing is known"
 
 
 def test_only_what_is_known_is_remembered() -> None:
-    assert Histories(10).extended("a", minutes(0), MINUTE, 5) is None
-    assert remembering(0, 1, 2, 3).extended("a", minutes(4), MINUTE, 5) is None, "too short"
-    assert remembering(0, 1, 2, 3, 4).extended("b", minutes(5), MINUTE, 5) is None, "another sensor"
+    assert Histories(10).extended("a", [reading(0)], MINUTE) is None
+    assert remembering(minutes(0, 60)).extended("b", [reading(61)], MINUTE) is None
+
+
+@pytest.mark.parametrize(("readings", "used"), [(READY - 1, False), (READY, True)])
+def test_a_history_reaches_over_a_window_less_its_last_reading(readings: int, used: bool) -> None:
+    known = minutes(0, readings - 1)
+    found = remembering(known, verdicts(known[-5:])).extended("a", [reading(readings)], MINUTE)
+    assert (found is not None) is used
 
 
 @pytest.mark.parametrize(
-    ("remembered", "new", "used"),
+    ("number", "late", "used"),
+    [(99, 0.5, True), (99, 0.6, False), (41, 0.5, True), (41, 0.6, False), (40, 0.6, True)],
+)
+def test_a_series_with_a_gap_is_not_remembered(number: int, late: float, used: bool) -> None:
+    known = [*minutes(0, number - 1), reading(number + late), *minutes(number + 1, 99)]
+    found = remembering(known, verdicts(known[-5:])).extended("a", [reading(number + late), reading(100)], MINUTE)
+    assert (found is not None) is used
+
+
+def test_a_gap_before_what_is_kept_is_none() -> None:
+    known = [*minutes(0, 29), *minutes(40, 99)]
+    assert remembering(known, verdicts(known[-5:])).extended("a", [reading(100)], MINUTE)
+    assert remembering(known, verdicts(known[-61:])).extended("a", [reading(100)], MINUTE) is None
+
+
+@pytest.mark.parametrize("number", [-1, -3, -5])
+def test_a_series_that_lacks_a_verdict_is_not_remembered(number: int) -> None:
+    known = minutes(0, 99)
+    judged = verdicts(known[-5:])
+    judged[number] = JudgedReading(judged[number].measured_at, None, is_stuck=True)
+    histories = remembering(known)
+    put(histories, known, judged)
+    assert histories.extended("a", [reading(100)], MINUTE) is None, "nor is what was remembered before"
+
+
+@pytest.mark.parametrize(("number", "used"), [(99, False), (70, False), (40, False), (39, True)])
+def test_a_series_that_lacks_a_measure_is_not_remembered(number: int, used: bool) -> None:
+    known = [
+        replace(one, values={**one.values, **({} if k == number else {"humidity": 50.0})})
+        for k, one in enumerate(minutes(0, 99))
+    ]
+    new = replace(reading(100), values={"temperature": 4.0, "humidity": 50.0})
+    found = remembering(known, verdicts(known[-5:])).extended("a", [new], MINUTE)
+    assert (found is not None) is used
+
+
+def test_what_is_not_remembered_is_told_all_the_same() -> None:
+    known = minutes(0, 30)
+    told = put(Histories(10), known, verdicts(known[-5:], True), is_quiet=False)
+    assert (columns(told.series), told.window()) == (columns(Series.of(known)), verdicts(known[-5:], True))
+
+
+@pytest.mark.parametrize(
+    ("new", "used"),
     [
-        ((0, 1, 2, 3, 4), (5, 6), True),
-        ((0, 1, 2, 3, 4), (5.5,), True),
-        ((0, 1, 2, 3, 4), (5.6,), False),
-        ((0, 1, 2, 3, 4), (6,), False),
-        ((0, 1, 2, 3, 4), (5, 7), False),
-        ((0, 1, 3, 4, 5), (6,), False),
-        ((0, 1, 2, 3, 4), (4,), False),  # only four before it
-        ((0, 1, 2, 3, 4), (3,), False),
-        ((0, 1, 2, 3, 4), (2, 5), False),
+        ((100, 101), True),
+        ((100.5,), True),
+        ((100.6,), False),
+        ((101,), False),
+        ((100, 102), False),
+        ((99.5,), True),
+        ((98.5,), False),
+        ((39,), False),
+        ((39, 100), False),
+        ((40, 99, 100), True),
     ],
 )
-def test_a_history_is_used_only_while_nothing_can_be_missing(
-    remembered: tuple[float, ...], new: tuple[float, ...], used: bool
-) -> None:
-    found = remembering(*remembered).extended("a", minutes(*new), MINUTE, 5)
-    assert found == (minutes(*remembered, *new) if used else None)
+def test_a_history_is_used_only_while_nothing_can_be_missing(new: tuple[float, ...], used: bool) -> None:
+    known = minutes(0, 99)
+    found = remembering(known, verdicts(known[-5:])).extended("a", [reading(number) for number in new], MINUTE)
+    assert (found is not None) is used
+    if found:
+        added = [reading(number) for number in new if number > 99]
+        assert columns(found.series) == columns(Series.of([*known[-READY:], *added]))
+
+
+@pytest.mark.parametrize("values", [{}, {"humidity": 5.0}, {"temperature": 5.0, "humidity": 5.0}])
+def test_a_reading_of_other_measures_is_not_put_after_a_history(values: dict[str, float]) -> None:
+    new = replace(reading(100), values=values)
+    assert remembering(minutes(0, 99)).extended("a", [new], MINUTE) is None
+
+
+@pytest.mark.parametrize("number", [40, 70, 99])
+@pytest.mark.parametrize("then", [(), (100,)])
+def test_a_reading_that_is_remembered_changes_nothing(number: int, then: tuple[int, ...]) -> None:
+    known = minutes(0, 99)
+    histories = remembering(known, verdicts(known[-60:]))
+    new = [reading(at) for at in then]
+    found = histories.extended("a", [reading(number), *new], MINUTE)
+    assert found
+    assert columns(found.series) == columns(Series.of([*known[-60:], *new]))
+    assert (found.window(), found.first_new) == (verdicts(known[-60:]), 60)
+
+
+@pytest.mark.parametrize("number", [40, 70, 99])
+@pytest.mark.parametrize("values", [{"temperature": -1.0}, {"humidity": 4.0}, {}])
+def test_a_reading_that_was_corrected_is_not_as_remembered(number: int, values: dict[str, float]) -> None:
+    histories = remembering(minutes(0, 99))
+    assert histories.extended("a", [replace(reading(number), values=values)], MINUTE) is None
+    assert histories.extended("a", [reading(100)], MINUTE) is None, "the history is forgotten"
 
 
 def test_a_history_that_was_not_used_is_forgotten() -> None:
-    histories = remembering(0, 1, 2, 3, 4)
-    assert histories.extended("a", minutes(9), MINUTE, 5) is None
-    assert histories.extended("a", minutes(5), MINUTE, 5) is None
-
-
-def test_a_reading_without_a_verdict_is_as_if_it_were_missing() -> None:
-    assert remembering(0, 1, 2, 3, 4).extended("a", minutes(5, verdict=None), MINUTE, 5) is None
-    histories = remembering(0, 1, 2, 3, 4)
-    histories.put("a", [*minutes(0, 1, 2), *minutes(3, verdict=None), *minutes(4)], 5)
-    assert histories.extended("a", minutes(5), MINUTE, 5) is None
-    histories.put("a", [*minutes(0, verdict=None), *minutes(1, 2, 3, 4, 5)], 5)
-    assert histories.extended("a", minutes(6), MINUTE, 5) == minutes(1, 2, 3, 4, 5, 6)
+    histories = remembering(minutes(0, 99))
+    assert histories.extended("a", [reading(105)], MINUTE) is None
+    assert histories.extended("a", [reading(100)], MINUTE) is None
 
 
 def test_the_sensor_that_was_seen_longest_ago_is_forgotten() -> None:
-    histories = Histories(2)
+    def goes_on(sensor_id: str, number: int) -> bool:
+        found = histories.extended(sensor_id, [reading(number)], MINUTE)
+        if found:
+            judged = verdicts(minutes(number - 60, number))
+            histories.put(sensor_id, found.series, judged, interval=MINUTE, is_quiet=True)
+        return found is not None
+
+    histories, known = Histories(2), minutes(0, 99)
     for sensor_id in ("a", "b"):
-        histories.put(sensor_id, minutes(0, 1, 2, 3, 4), 5)
-    assert histories.extended("a", minutes(5), MINUTE, 5)
-    histories.put("c", minutes(0, 1, 2, 3, 4), 5)
-    assert histories.extended("b", minutes(5), MINUTE, 5) is None
-    assert histories.extended("a", minutes(6), MINUTE, 5)
-    assert histories.extended("c", minutes(5), MINUTE, 5)
+        put(histories, known, verdicts(known), sensor_id)
+    assert goes_on("a", 100)
+    put(histories, known, verdicts(known), "c")
+    assert not goes_on("b", 100)
+    assert goes_on("a", 101)
+    assert goes_on("c", 100)
 
 
-@given(st.lists(st.booleans(), min_size=5, max_size=30), st.integers(1, 4))
-def test_a_history_gives_what_the_table_would(verdicts: list[bool], batch: int) -> None:
-    table = [JudgedReading(NOON + k * MINUTE, verdict) for k, verdict in enumerate(verdicts)]
-    histories = Histories(1)
-    histories.put("a", table[:5], 5)
-    for begins in range(5, len(table), batch):
-        new = table[begins : begins + batch]
-        assert histories.extended("a", new, MINUTE, 5) == table[begins - 5 : begins + len(new)]
+@given(
+    steps=st.lists(st.sampled_from([60] * 30 + [30, 90, 91, 120]), min_size=READY, max_size=150),
+    batches=st.lists(st.integers(1, 5), min_size=1, max_size=20),
+    repeated=st.lists(st.integers(1, 40), max_size=10),
+    judged=st.integers(1, 80),
+)
+def test_a_history_gives_what_the_table_would(
+    steps: list[int], batches: list[int], repeated: list[int], judged: int
+) -> None:
+    """Whatever comes in whatever batches, some readings again: what memory gives is the end of what is in the table,
+    with the verdicts given to it, and reaches back over the windows of all that is new."""
+    times = [sum(steps[:k]) / 60 for k in range(len(steps) + 1)]
+    table = [JudgedReading(NOON + at * MINUTE, k % 7 == 0, k % 5 == 0) for k, at in enumerate(times)]
+    readings = [reading(at) for at in times]
+    histories, came = Histories(1), READY
+    put(histories, readings[:came], table[:came])
+    for batch, again in zip(cycle(batches), cycle(repeated or [0]), strict=False):
+        if came >= len(table):
+            break
+        ends = min(came + batch, len(table))
+        found = histories.extended("a", readings[max(0, came - again) : ends], MINUTE)
+        if found:
+            first = ends - len(found.series.times)
+            assert columns(found.series) == columns(Series.of(readings[first:ends]))
+            assert all(steps[k] <= 90 for k in range(first, ends - 1))
+            assert found.series.times[found.first_new] == readings[came].measured_at.timestamp()
+            assert found.window() == table[came - found.judged : came]
+            assert first <= came - READY
+            histories.put("a", found.series, table[max(first, ends - judged) : ends], interval=MINUTE, is_quiet=True)
+        else:
+            assert max(steps) > 90, "nothing was missing"
+            put(histories, readings[:ends], table[max(0, ends - judged) : ends])
+        came = ends
