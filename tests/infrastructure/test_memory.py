@@ -29,9 +29,8 @@ from lambdas.sensors.stores import ReadingsStore, Sensor
 from overcut.etl_jobs.layout import bucket_of as bucket_of_job
 from overcut.etl_jobs.layout import predictions_key
 from overcut.etl_jobs.verdicts import Judgement, Verdict
-from overcut.sensors.cohorts import SensorSeries, train_cohort
+from overcut.sensors.cohorts import SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import model_key
-from overcut.sensors.forest import ForestParameters, dump_forest
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     Cause,
@@ -47,6 +46,7 @@ from overcut.sensors.incidents import (
     TextState,
 )
 from overcut.sensors.layout import bucket_of, hour_of
+from overcut.sensors.models import dump_model
 from overcut.sensors.readings import Reading, format_time
 from tests.conftest import logical_name, synthesized
 from tests.functional.aws_over_http import aws_over_http
@@ -236,39 +236,38 @@ def test_detect_anomalies(site: Site, run: Run) -> None:
     trained_at = NOW - timedelta(hours=8)
     series = []
     for sensor_id in sensor_ids:
-        minutes = range(250)
+        minutes = range(400)
         rows = [[value_at(minute, of)[measure] for measure in sorted(MEASURES)] for minute in minutes]
         series.append(SensorSeries(sensor_id, np.array([60 * minute for minute in minutes]), np.array(rows)))
     model = train_cohort(
         series,
         cohort_id="source-device",
         measures=sorted(MEASURES),
-        parameters=ForestParameters(),
-        z_factor=2.5,
+        rules=TrainingRules(),
         trained_at=trained_at,
         seed=1,
     )
-    assert model.forest is not None
+    assert model.model is not None
     for days in range(3):
         before = timedelta(days=days)
         cloud.cutoffs.put(
             replace(cutoff, trained_at=cutoff.trained_at - before, effective_from=cutoff.effective_from - before)
             for cutoff in model.cutoffs
         )
-    cloud.data.put(model_key("source-device", model.model_version), dump_forest(model.forest))
+    cloud.data.put(model_key("source-device", model.model_version), dump_model(model.model))
     cloud.sensors.put((Sensor(sensor_id, "device", MEASURES, site="north") for sensor_id in sensor_ids), 16)
 
     faulty = set(sensor_ids[:3])
     readings = [
         Reading(
             sensor_id,
-            NOW - (94 - minute) * MINUTE,
+            NOW - (194 - minute) * MINUTE,
             {measure: value + 40 for measure, value in value_at(minute, of).items()}
-            if sensor_id in faulty and minute >= 90
+            if sensor_id in faulty and minute >= 190
             else value_at(minute, of),
         )
         for sensor_id in sensor_ids
-        for minute in range(95)
+        for minute in range(195)
     ]
     site.readings.put(readings)
     newest = [reading for reading in readings if reading.measured_at == NOW]
@@ -287,7 +286,7 @@ def test_poll_readings(site: Site, run: Run) -> None:
     readings = [
         Reading(f"unit-{k}", NOW - (20 - minute) * MINUTE, value_at(minute, of))
         for minute in range(20)
-        for k in range(250)
+        for k in range(400)
     ]
     with Device(readings, SystemClock()) as device, run("sensors.poll_readings") as function:
         setting = {"source_id": "device", "url": device.url, "secret_name": "", "mapping": {"measures": MEASURES}}

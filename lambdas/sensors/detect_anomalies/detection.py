@@ -186,8 +186,8 @@ class Detector:
             return []
         self._outcomes.count("ReadingsJudged", len(new))
         remembered = self._remembered(sensor_id, new, cutoffs, judging.interval)
-        if remembered is not None and (remembered.is_quiet and not remembered.has_anomaly()):
-            return []  # an open incident's run would be in sight: there is nothing to open, extend or close
+        if remembered and remembered.is_quiet and not self._sees_run(remembered, judging.interval):
+            return []  # no incident is open, and there is none to open
         needed = self._rule.history_needed(judging.interval)
         if remembered is not None and remembered.judged >= needed:
             window = remembered.window()
@@ -196,6 +196,12 @@ class Detector:
                 return []
             window = self._read_window(sensor_id, new[0].measured_at, new[-1].measured_at, judging.interval, needed)
         return self._settle(sensor_id, window, arrivals, judging.interval)
+
+    def _sees_run(self, history: History, interval: timedelta) -> bool:
+        if not history.has_anomaly():
+            return False
+        window = history.window()
+        return any(find_runs([one.of_kind(kind) for one in window], interval, self._rule) for kind in KINDS)
 
     def _remembered(
         self, sensor_id: str, new: Sequence[Reading], cutoffs: Sequence[Cutoff], interval: timedelta
