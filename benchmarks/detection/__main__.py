@@ -134,7 +134,7 @@ def main(checkout: Path | None, seeds: int, sensors: int, data: Path, only: tupl
         on_fleets, on_files = compare([*own, *fixed, *chosen], fleets, files, progress)
         cutoffs = {it.name: it.cutoff for it in [*fixed, *chosen]}
         if on_fleets:
-            sections["simulated"] = fleet_tables(f"Of `overcut simulate`, seeds 1 to {seeds}", on_fleets, cutoffs)
+            sections["simulated"] = fleet_tables(f"Seeds 1 to {seeds}, {sensors} sensors each", on_fleets, cutoffs)
         if on_files:
             by_detector = {name: own.pop(FILE_OF_A_FLEET) for name, own in on_files.items() if FILE_OF_A_FLEET in own}
             if by_detector:

@@ -232,7 +232,7 @@ def isolation_forest() -> WindowOutliers:
 
 def local_outlier_factor() -> WindowOutliers:
     """Breunig, Kriegel, Ng, Sander: LOF, SIGMOD 2000."""
-    return WindowOutliers("LocalOutlierFactor on windows", partial(LocalOutlierFactor, novelty=True), every=2)
+    return WindowOutliers("LocalOutlierFactor on windows", partial(LocalOutlierFactor, novelty=True), every=5)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_five_anomalous_readings_open_and_half_an_hour_without_closes() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_the_rule_is_that_of_production(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    minutes = np.flatnonzero(rng.random(1500) < 0.97)
+    minutes = np.flatnonzero(rng.random(1500) < 0.85)
     # anomalies in clumps, so that there are runs
     is_anomaly = np.repeat(rng.random(200) < 0.3, rng.integers(1, 20, 200))[: len(minutes)]
     minutes = minutes[: len(is_anomaly)]
@@ -157,11 +157,14 @@ def test_the_rule_is_that_of_production(seed: int) -> None:
 
 
 def room(later: float = 0.0) -> Series:
-    """Four days of a cold room, a reading every five minutes, two days to learn; from 3.2 days on `later` warmer."""
+    """Four days of a cold room, a reading every five minutes, two days to learn.
+
+    Twenty minutes into its last day it gets `later` warmer: a peer that learned at midnight knows nothing of it.
+    """
     rng = np.random.default_rng(1)
     minute = np.arange(4 * 288)
     values = np.sin(minute / 2.0) + np.cos(2 * np.pi * minute / 288) + 0.1 * rng.standard_normal(len(minute))
-    values[922:] += later
+    values[868:] += later
     return series(values, 2 * 288, step=300)
 
 
@@ -174,8 +177,8 @@ def test_a_peer_looks_at_no_later_reading_and_sees_a_fault(peer: Peer, monkeypat
     calm, faulty = peer.score(room()), peer.score(room(later=8.0))
     assert np.isnan(calm[:576]).all()
     assert np.isfinite(calm[576:]).all()
-    np.testing.assert_allclose(faulty[:922], calm[:922], rtol=1e-6, atol=1e-5)
-    assert faulty[922:952].max() > 1.5 * faulty[576:922].max()
+    np.testing.assert_allclose(faulty[:868], calm[:868], rtol=1e-6, atol=1e-5)
+    assert faulty[868:898].max() > 1.5 * faulty[576:868].max()
     np.testing.assert_array_equal(peer.score(room()), calm)
 
 
