@@ -89,7 +89,7 @@ def on_nab(checkout: Path, mapping: Map, progress: Progress) -> dict[str, nab.Na
         found[name] = nab.evaluate(corpus, scores)
         progress.console.print(f"{name}, Numenta: {found[name].best[nab.STANDARD.name]:.1f}")
     for name in progress.track(PUBLISHED_ON_NAB, description="published on Numenta"):
-        found[f"{name}, as published"] = nab.evaluate(corpus, nab.read_results(checkout, name, corpus))
+        found[f"published scores of {name}"] = nab.evaluate(corpus, nab.read_results(checkout, name, corpus))
     return found
 
 

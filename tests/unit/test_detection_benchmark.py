@@ -282,13 +282,14 @@ def test_the_published_scores_come_out() -> None:
     corpus = read_corpus(checkout)
     assert (len(corpus), sum(len(file.windows) for file in corpus)) == (58, 116)
     standard = {"randomCutForest": 51.7, "numenta": 70.1, "numentaTM": 64.6, "ARTime": 74.9, "null": 0.0}
-    for detector, expected in standard.items():
+    for detector, figures in published(checkout).items():
         scores = read_results(checkout, detector, corpus)
-        assert round(best_score(corpus, scores, STANDARD), 1) == expected
+        if detector in standard:
+            assert round(best_score(corpus, scores, STANDARD), 1) == standard[detector]
         thresholds = published_thresholds(checkout, detector)
         for profile in PROFILES:
             total = curve(corpus, scores, profile).at(thresholds[profile.name])
-            assert normalised(total, corpus, profile) == pytest.approx(published(checkout)[detector][profile.name])
+            assert normalised(total, corpus, profile) == pytest.approx(figures[profile.name])
 
 
 # tables
