@@ -53,7 +53,12 @@ check: setup ## format, lint, types, import contracts and every test: what CI ru
 	.venv/bin/lint-imports --no-cache
 	$(PYTEST)
 
-benchmark: setup ## measure it beside simpler ways
+.venv/.bench: .venv/.ready
+	TMPDIR="$(CURDIR)/$(TMP)" $(UV) sync --quiet --locked --inexact --python $(PYTHON) $(NODE_GROUP) $(JAVA_GROUP) --group bench
+	@touch $@
+
+benchmark: setup .venv/.bench ## measure it beside simpler ways
+	.venv/bin/python -m benchmarks.detection $(if $(NAB),--nab $(NAB))
 	.venv/bin/python -m benchmarks.etl_jobs_quality
 	.venv/bin/python -m benchmarks.etl_jobs_lake
 
