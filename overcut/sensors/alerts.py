@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Protocol
 
 from overcut import OvercutError, RetryableError
-from overcut.sensors.incidents import Incident, IncidentState, Text, TextKind, TextState
+from overcut.sensors.incidents import STUCK_SENSOR, Incident, IncidentState, Text, TextKind, TextState
 
 SEGMENT_LENGTH = 160
+# what a volatility is called after the name of its measure
+SWING = " swing"
 # of more incidents than this, claiming and recording each may take longer than a sender lives
 MOST_TOGETHER = 500
 # ASCII that is in GSM-7's basic set; `^{}\[~]|` cost two characters each and "`" is not in it at all
@@ -98,35 +101,46 @@ def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
     first = min(incidents, key=lambda incident: incident.first_anomalous_at)
     if len(incidents) > 1:
         return _compose_many(incidents, first, kind)
-    if kind is TextKind.ALERT:
-        start = "ALERT "
-        cause = first.cause
-        rest = (
-            f": {_short(cause.measure, 24)} {_number(cause.value)}{_unit(cause.unit)}, usual {_number(cause.usual_low)}"
-            f" to {_number(cause.usual_high)}, since {_clock(first.first_anomalous_at)} UTC. Ref {first.reference}"
-        )
-    else:
-        start = "OK AGAIN "
-        rest = (
-            f": usual values since {_clock(first.last_anomalous_at)} UTC. The fault began"
-            f" {_clock(first.first_anomalous_at)}. Ref {first.reference}"
-        )
+    start = "ALERT " if kind is TextKind.ALERT else "OK AGAIN "
+    rest = f": {_told(first) if kind is TextKind.ALERT else _told_over(first)}. Ref {first.reference}"
     return start + _equipment(first, SEGMENT_LENGTH - len(start) - len(rest)) + rest
+
+
+def _told(incident: Incident) -> str:
+    cause, since = incident.cause, _clock(incident.first_anomalous_at)
+    value = f"{_number(cause.value)}{_unit(cause.unit)}"
+    if incident.kind == STUCK_SENSOR:
+        return f"{_short(cause.measure, 24)} stuck at {value} since {since} UTC"
+    what = _short(cause.measure, 24)
+    if cause.feature == "volatility":
+        what = f"{_short(cause.measure, 24 - len(SWING))}{SWING}"
+    return f"{what} {value}, usual {_number(cause.usual_low)} to {_number(cause.usual_high)}, since {since} UTC"
+
+
+def _told_over(incident: Incident) -> str:
+    first, last = _clock(incident.first_anomalous_at), _clock(incident.last_anomalous_at)
+    if incident.kind == STUCK_SENSOR:
+        return f"{_short(incident.cause.measure, 24)} stuck from {first} to {last} UTC, now changing"
+    return f"usual values since {last} UTC. The fault began {first}"
 
 
 def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind) -> str:
     site = _short(first.equipment.site or "no site", 24)
-    what = "also abnormal" if kind is TextKind.ALERT else "OK again"
-    start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(incidents)} units {what}: "
+    # one unit may be abnormal and its sensor stuck
+    names = {incident.equipment.sensor_id: incident.equipment.name for incident in incidents}
+    are_stuck = all(incident.kind == STUCK_SENSOR for incident in incidents)
+    things = f"{'sensor' if are_stuck else 'unit'}{'s' if len(names) > 1 else ''}"
+    what = "OK again" if kind is TextKind.RECOVERY else "also stuck" if are_stuck else "also abnormal"
+    start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(names)} {things} {what}: "
     last = max(incident.last_anomalous_at for incident in incidents)
     since = first.first_anomalous_at if kind is TextKind.ALERT else last
     rest = f", since {_clock(since)} UTC. Ref {first.reference}"
     room = SEGMENT_LENGTH - len(start) - len(rest)
     # with a comma and a space after each, no more names than these can fit, be there thousands
-    shown = [_short(incident.equipment.name, 24) for incident in incidents[: SEGMENT_LENGTH // 2]]
-    while shown and len(_listed(shown, len(incidents))) > room:
+    shown = [_short(name, 24) for name in islice(names.values(), SEGMENT_LENGTH // 2)]
+    while shown and len(_listed(shown, len(names))) > room:
         shown = shown[:-1]
-    return start + _listed(shown, len(incidents)) + rest
+    return start + _listed(shown, len(names)) + rest
 
 
 def _listed(shown: Sequence[str], total: int) -> str:

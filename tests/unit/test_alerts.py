@@ -24,7 +24,19 @@ from overcut.sensors.alerts import (
     texts_to_send,
     to_gsm7,
 )
-from overcut.sensors.incidents import Cause, Equipment, Incident, IncidentState, Text, TextKind, TextState
+from overcut.sensors.features import FEATURES
+from overcut.sensors.incidents import (
+    EQUIPMENT_FAULT,
+    KINDS,
+    STUCK_SENSOR,
+    Cause,
+    Equipment,
+    Incident,
+    IncidentState,
+    Text,
+    TextKind,
+    TextState,
+)
 from tests.fakes import MemoryPhone, MemoryTextStore, check_text_store
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -46,13 +58,14 @@ def incident(
     texts: Mapping[TextKind, TextState] | None = None,
     contacts: tuple[str, ...] = ("maintenance",),
     state: IncidentState = IncidentState.OPEN,
+    kind: str = EQUIPMENT_FAULT,
 ) -> Incident:
     first = NOON + minute * MINUTE
     states = {TextKind.ALERT: TextState.OWED} if texts is None else texts
     made = [Text(kind, contact, one) for kind, one in states.items() for contact in contacts]
     return Incident(
         equipment=Equipment(sensor_id, name, "Acme", site),
-        kind="equipment",
+        kind=kind,
         state=state,
         opened_at=first + 4 * MINUTE,
         first_anomalous_at=first,
@@ -74,6 +87,60 @@ def test_the_alert() -> None:
 def test_the_recovery() -> None:
     assert compose([incident()], TextKind.RECOVERY) == (
         f"OK AGAIN Cold room 3, Lyon: usual values since 12:04 UTC. The fault began 12:00. Ref {incident().reference}"
+    )
+
+
+@pytest.mark.parametrize("feature", [feature for feature in FEATURES if feature != "volatility"])
+def test_what_is_unusual_of_a_value_is_told_as_the_value(feature: str) -> None:
+    one = incident()
+    told = replace(one, cause=replace(one.cause, feature=feature))
+    assert compose([told], TextKind.ALERT) == compose([one], TextKind.ALERT)
+
+
+def test_a_volatility_is_told_as_a_swing() -> None:
+    one = incident()
+    cause = replace(one.cause, feature="volatility", value=0.712, usual_low=0.0, usual_high=0.248)
+    assert compose([replace(one, cause=cause)], TextKind.ALERT) == (
+        f"ALERT Cold room 3, Lyon: temperature swing 0.71 C, usual 0.0 to 0.25, since 12:00 UTC. Ref {one.reference}"
+    )
+    assert compose([replace(one, cause=cause)], TextKind.RECOVERY) == compose([one], TextKind.RECOVERY)
+    long = replace(cause, measure="temperature of the evaporator")
+    assert ": temperature of t.. swing 0.71 C," in compose([replace(one, cause=long)], TextKind.ALERT)
+
+
+def test_a_stuck_sensor() -> None:
+    one = incident(kind=STUCK_SENSOR, site="Plant 1")
+    one = replace(one, cause=replace(one.cause, value=4.2))
+    assert compose([one], TextKind.ALERT) == (
+        f"ALERT Cold room 3, Plant 1: temperature stuck at 4.2 C since 12:00 UTC. Ref {one.reference}"
+    )
+    assert compose([one], TextKind.RECOVERY) == (
+        f"OK AGAIN Cold room 3, Plant 1: temperature stuck from 12:00 to 12:04 UTC, now changing. Ref {one.reference}"
+    )
+    assert one.reference != incident(site="Plant 1").reference
+
+
+def test_several_stuck_sensors() -> None:
+    two = [incident(f"s{k}", minute=k, name=f"Unit {k}", kind=STUCK_SENSOR) for k in range(2)]
+    assert compose(two, TextKind.ALERT) == (
+        f"ALERT Lyon: 2 sensors also stuck: Unit 0, Unit 1, since 12:00 UTC. Ref {two[0].reference}"
+    )
+    assert compose(two, TextKind.RECOVERY) == (
+        f"Lyon: 2 sensors OK again: Unit 0, Unit 1, since 12:05 UTC. Ref {two[0].reference}"
+    )
+    assert compose([two[0], incident("s2", minute=2, name="Unit 2")], TextKind.ALERT) == (
+        f"ALERT Lyon: 2 units also abnormal: Unit 0, Unit 2, since 12:00 UTC. Ref {two[0].reference}"
+    )
+
+
+def test_a_unit_that_is_abnormal_and_stuck_is_one_unit() -> None:
+    both = [incident(), incident(minute=9, kind=STUCK_SENSOR)]
+    other = incident("hvac-324", minute=10, name="Cold room 4")
+    assert compose([*both, other], TextKind.ALERT) == (
+        f"ALERT Lyon: 2 units also abnormal: Cold room 3, Cold room 4, since 12:00 UTC. Ref {both[0].reference}"
+    )
+    assert compose(both, TextKind.ALERT) == (
+        f"ALERT Lyon: 1 unit also abnormal: Cold room 3, since 12:00 UTC. Ref {both[0].reference}"
     )
 
 
@@ -126,12 +193,22 @@ def wild_incidents(draw: st.DrawFn) -> Incident:
     first = draw(st.datetimes(timezones=st.just(UTC)))
     return Incident(
         equipment=Equipment(draw(SENSOR_IDS), draw(WILD), draw(WILD), draw(WILD)),
-        kind="equipment",
+        kind=draw(st.sampled_from(KINDS)),
         state=IncidentState.OPEN,
         opened_at=first,
         first_anomalous_at=first,
         last_anomalous_at=first,
-        cause=Cause(draw(WILD), draw(WILD), draw(VALUES), draw(VALUES), draw(VALUES), 3.0, 1.0, "v"),
+        cause=Cause(
+            draw(WILD),
+            draw(WILD),
+            draw(VALUES),
+            draw(VALUES),
+            draw(VALUES),
+            anomaly_score=3.0,
+            score_cutoff=1.0,
+            model_version="v",
+            feature=draw(st.sampled_from(sorted(FEATURES))),
+        ),
         texts={},
     )
 
@@ -139,7 +216,9 @@ def wild_incidents(draw: st.DrawFn) -> Incident:
 @given(st.lists(wild_incidents(), min_size=1, max_size=5), st.sampled_from(TextKind), st.integers(1, 5000))
 @settings(deadline=None, max_examples=50)
 def test_every_text_is_one_segment_of_the_basic_set(found: list[Incident], kind: TextKind, times: int) -> None:
-    for incidents in (found, found[:1], found[:1] * times):
+    one, sensor_id = found[0], found[0].equipment.sensor_id
+    copies = [replace(one, equipment=replace(one.equipment, sensor_id=f"{sensor_id} {k}")) for k in range(times)]
+    for incidents in (found, [one], [one, one], copies):
         text = compose(incidents, kind)
         assert len(text) <= 160
         assert set(text) <= GSM7_BASIC - {"\n", "\r"}
