@@ -1,16 +1,63 @@
-"""Overcut's own entries in the comparison."""
+"""Overcut's own entries in the comparison: production's code, replayed with the default settings of a stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
-from benchmarks.detection.nab import ScoreSeries
-from benchmarks.detection.recordings import Detector
+import numpy as np
+
+from benchmarks.detection.nab import ScoreSeries, Times
+from benchmarks.detection.recordings import Detector, Floats, Incident, Recording
+from overcut.sensors.backtest import BacktestRules, replay
+from overcut.sensors.cutoffs import PROMOTION_DELAY
+from overcut.sensors.models import HIGHEST_DECADES
+from overcut.sensors.readings import Reading
+from stacks.stage import read_stage
+from workbench.sensors_backtest import rules_of, training_times
+
+# on the Numenta benchmark: a row is a minute, whatever it is, and everything before is learned from, every so many rows
+ROW = timedelta(minutes=1)
+ROWS_BETWEEN_TRAININGS = 500
+LOWEST_DECADES = -4.0
+
+
+@dataclass(frozen=True)
+class Overcut:
+    """The detector as it is deployed."""
+
+    name: str = "Overcut"
+
+    def incidents(self, recording: Recording) -> Sequence[Incident]:
+        settings = read_stage("prod").with_sensors().sensors
+        first, last = recording.readings[0].measured_at, recording.readings[-1].measured_at
+        trainings = list(training_times(settings.training_schedule, first, last))
+        found = replay(recording.readings, trainings, rules_of(settings)).incidents
+        return [Incident(one.sensor_id, one.opened_at, one.recovered_at) for one in found]
 
 
 def detectors() -> tuple[Detector, ...]:
     """With the default settings of a stage; the first rows of the tables."""
-    return ()
+    return (Overcut(),)
+
+
+def anomaly_scores(timestamps: Times, values: Floats, probation: int) -> Floats:
+    """Of each row the anomaly score, from decades to a number between 0 and 1; 0 while learning."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    readings = [Reading("series", begin + row * ROW, {"value": value}) for row, value in enumerate(values.tolist())]
+    trainings = [begin + row * ROW for row in range(probation, len(values), ROWS_BETWEEN_TRAININGS)]
+    rules: BacktestRules = replace(
+        rules_of(read_stage("prod").with_sensors().sensors),
+        window=len(values) * ROW,
+        new_normal_after=len(values) * ROW,
+    )
+    done = replay(readings, [moment - PROMOTION_DELAY for moment in trainings], rules)
+    found = np.zeros(len(values))
+    scores, judged = done.scores["series"].anomaly_score, done.judged["series"]
+    rows = [round((one.measured_at - begin) / ROW) for one in judged]
+    found[rows] = np.clip((np.nan_to_num(scores, nan=LOWEST_DECADES) - LOWEST_DECADES), 0, None)
+    return found / (HIGHEST_DECADES - LOWEST_DECADES)
 
 
 def on_nab() -> Mapping[str, ScoreSeries]:
     """By name: one setting for all files of the Numenta benchmark."""
-    return {}
+    return {"Overcut": anomaly_scores}

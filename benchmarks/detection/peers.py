@@ -17,7 +17,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
 from benchmarks.detection.recordings import Floats, Series
-from overcut.sensors.forest import ForestParameters, anomaly_score, train_forest
+from overcut.sensors.forest import ForestParameters, forest_score, train_forest
 
 TRAINING_DAYS = 14
 # for sensors that measure seldom: fewer readings than this teach nothing
@@ -151,8 +151,8 @@ class LaboratoryForest:
             points = series.values[before].tolist()
             dimensions = series.values.shape[1]
             forest = train_forest(points, dimensions, parameters=self.parameters, seed=self.seed)
-            training = np.array([anomaly_score(forest, point) for point in points])
-            of_day = np.array([anomaly_score(forest, point) for point in series.values[judged].tolist()])
+            training = np.array([forest_score(forest, point) for point in points])
+            of_day = np.array([forest_score(forest, point) for point in series.values[judged].tolist()])
             scores[judged] = _standardised(of_day, training)
         return scores
 
