@@ -1,9 +1,10 @@
 """The contract of every store, on tables made from the synthesized template."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.runtime.dynamodb import StoreBusyError
+from lambdas.sensors import stores
 from lambdas.sensors.stores import (
     HeadMovedError,
     QuarantinedEvent,
     Sensor,
     Source,
+    dump_cutoffs,
+    load_cutoffs,
 )
 from overcut.sensors.alerts import TextsOfOnePlace
-from overcut.sensors.cutoffs import Cutoff, UsualRange
+from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange, in_force, retired
+from overcut.sensors.features import Feature
 from overcut.sensors.incidents import (
     Cause,
     Change,
@@ -32,7 +37,7 @@ from overcut.sensors.incidents import (
     TextKind,
     TextState,
 )
-from overcut.sensors.readings import Reading
+from overcut.sensors.readings import Reading, format_time
 from tests.functional.conftest import Cloud
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -84,11 +89,31 @@ def test_readings_of_several_batches_are_stored_and_read_in_order(cloud: Cloud, 
     several = [reading(minute, value=minute / 10) for minute in range(60)]
     cloud.readings.put(several[::-1], expiry, threads)
     assert cloud.readings.between("a", NOON + 10 * MINUTE, NOON + 12 * MINUTE) == several[10:13]
-    assert cloud.readings.since("a", NOON + 57 * MINUTE) == several[57:]
+    assert cloud.readings.since("a", NOON + 57 * MINUTE, 200) == several[57:]
+    assert cloud.readings.since("a", NOON + 10 * MINUTE, 3) == several[10:13]
+    assert cloud.readings.since("a", NOON + 9.5 * MINUTE, 1) == several[10:11]
+    assert cloud.readings.since("a", NOON + 60 * MINUTE, 1) == []
     assert cloud.readings.before("a", NOON + 30 * MINUTE, 2) == several[28:30]
     assert cloud.readings.before("a", NOON + 1 * MINUTE, 90) == several[:1]
     assert cloud.readings.before("a", NOON, 0) == []
-    assert cloud.readings.since("b", NOON) == []
+    assert cloud.readings.since("b", NOON, 5) == []
+
+
+def test_no_more_is_read_than_was_asked_for(
+    cloud: Cloud, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.readings.put([reading(minute) for minute in range(60)], expiry, threads)
+    fetched: list[Any] = []
+
+    def counted(item: Any) -> Reading:
+        fetched.append(item)
+        return real(item)
+
+    real = stores.reading_from_item
+    monkeypatch.setattr(stores, "reading_from_item", counted)
+    cloud.readings.since("a", NOON, 7)
+    cloud.readings.before("a", NOON + 60 * MINUTE, 8)
+    assert len(fetched) == 15
 
 
 def test_a_stored_reading_is_a_function_of_the_event_alone(cloud: Cloud, threads: ThreadPoolExecutor) -> None:
@@ -113,7 +138,7 @@ def test_what_dynamodb_leaves_unprocessed_is_written_again(
     monkeypatch.setattr(cloud.dynamodb, "batch_write_item", client)
     cloud.readings.put([reading(minute) for minute in range(20)], expiry, threads)
     assert client.sizes == [20, 19, 18]
-    assert len(cloud.readings.since("a", NOON)) == 20
+    assert len(cloud.readings.since("a", NOON, 200)) == 20
 
 
 def test_a_table_that_stays_busy_is_an_error_to_retry(
@@ -175,6 +200,20 @@ def test_which_sensors_are_registered_is_asked_in_batches_until_all_are_answered
 # --- cutoffs ---
 
 
+# fewer digits than all of them would read as a neighbour
+THIRD, PI, HAIR = 1 / 3, math.pi, math.nextafter(4.0, 5.0)
+
+
+def usual_range(measure: str) -> UsualRange:
+    features: dict[Feature, Usual] = {
+        "jump": Usual(-THIRD, PI, 0.1 + 0.2),
+        "plateau": Usual(0.0, 1e-7 / 3, 2e17 / 3),
+        "level": Usual(HAIR, 1.5, 0.75),
+        "volatility": Usual(0.05, THIRD, 0.0),
+    }
+    return UsualRange(measure, 3.5, HAIR, 0.3 * THIRD, features)
+
+
 def cutoff(day: int, sensor_id: str = "a") -> Cutoff:
     trained_at = datetime(2026, 1, day, 2, 30, tzinfo=UTC)
     return Cutoff(
@@ -183,14 +222,58 @@ def cutoff(day: int, sensor_id: str = "a") -> Cutoff:
         effective_from=trained_at + timedelta(minutes=15),
         cohort_id="kind-fridge-0123abcd",
         model_version=f"v{day}",
-        score_cutoff=1.75,
-        score_mean=1.0,
-        score_sd=0.3,
-        z_factor=2.5,
+        score_cutoff=1.0 + PI * THIRD,
+        score_mean=-PI,
+        score_sd=THIRD,
+        z_factor=0.1 + 0.2,
         interval=timedelta(seconds=60),
         reading_count=20_160,
-        ranges=(UsualRange("temperature", 4.0, 0.1, 3.5, 4.5), UsualRange("humidity", 55.0, 1.0, 50.0, 60.0)),
+        stuck_after=27,
+        ranges=(usual_range("temperature"), usual_range("humidity")),
     )
+
+
+def bits(thing: Any) -> Any:
+    """Every number of a dataclass, a mapping or a sequence as its bits, and of which type it is."""
+    if isinstance(thing, float):
+        return thing.hex()
+    if is_dataclass(thing):
+        return {one.name: bits(getattr(thing, one.name)) for one in fields(thing)}
+    if isinstance(thing, dict):
+        return {key: bits(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [bits(one) for one in thing]
+    return (type(thing).__name__, thing)
+
+
+def test_a_cutoff_is_read_as_it_was_written(cloud: Cloud) -> None:
+    one = cutoff(1)
+    cloud.cutoffs.put([one])
+    (found,) = cloud.cutoffs.newest("a", 1)
+    assert bits(found) == bits(one)
+    assert found == one
+    assert cloud.cutoffs.get("a", one.trained_at) == one
+    assert cloud.cutoffs.get("a", one.trained_at + MINUTE) is None
+    assert bits(load_cutoffs(dump_cutoffs([one, cutoff(2)]))) == bits([one, cutoff(2)])
+
+
+def test_a_laboratory_cutoff_has_one_feature_and_is_never_stuck(cloud: Cloud) -> None:
+    ranges = (UsualRange("temperature", 3.5, 4.5, 0.0, {"value": Usual(4.0, 0.5, THIRD)}),)
+    one = replace(cutoff(1), stuck_after=0, ranges=ranges)
+    cloud.cutoffs.put([one])
+    assert bits(cloud.cutoffs.newest("a", 1)) == bits([one])
+
+
+def test_a_retired_cutoff_follows_the_one_it_retires(cloud: Cloud) -> None:
+    one = cutoff(1)
+    silent = retired(one, one.trained_at + timedelta(days=7), one.effective_from + timedelta(days=7))
+    cloud.cutoffs.put([one, silent])
+    found = cloud.cutoffs.newest("a", 3)
+    assert bits(found) == bits([silent, one])
+    assert found[0].ranges == ()
+    assert in_force(found, silent.effective_from - MINUTE) == one
+    assert in_force(found, silent.effective_from) is None
+    assert bits(load_cutoffs(dump_cutoffs([silent]))) == bits([silent])
 
 
 def test_cutoffs_come_newest_first_and_whole(cloud: Cloud) -> None:
@@ -514,6 +597,77 @@ def test_a_missed_incident_half_an_hour_from_another_is_one_of_its_own(cloud: Cl
     assert cloud.incidents.of("a", NOON, NOON + 60 * MINUTE) == [one, two]
 
 
+def test_incidents_of_two_kinds_that_open_in_the_same_minute_are_two(cloud: Cloud) -> None:
+    fault = opened(cloud)
+    stuck = opened(cloud, replace(fault, kind="stuck"))
+    assert cloud.incidents.get("a", fault.opened_at) == fault
+    assert cloud.incidents.get("a", fault.opened_at, "equipment") == fault
+    assert cloud.incidents.get("a", fault.opened_at, "stuck") == stuck
+    assert cloud.incidents.of("a", fault.opened_at, fault.opened_at) == [fault, stuck]
+    assert cloud.incidents.of("a", fault.opened_at + MINUTE, NOON + 60 * MINUTE) == []
+    assert cloud.incidents.of("a", NOON, fault.opened_at - MINUTE) == []
+    assert cloud.incidents.head("a", "equipment") == cloud.incidents.head("a", "stuck") == opening(fault).head
+    assert sorted(cloud.incidents.needing_attention(), key=lambda one: one.kind) == [fault, stuck]
+    assert fault.reference != stuck.reference
+    assert [one.incident for one in cloud.incidents.known(stuck.reference)] == [stuck]
+
+
+def test_incidents_of_two_kinds_are_changed_and_told_each_by_itself(cloud: Cloud) -> None:
+    fault = opened(cloud)
+    stuck = opened(cloud, replace(fault, kind="stuck"))
+    over = fault.opened_at + 30 * MINUTE
+    episode = Episode(fault.first_anomalous_at, fault.opened_at, fault.last_anomalous_at, over)
+    head = Head(2, fault.opened_at, fault.first_anomalous_at, fault.last_anomalous_at, recovered_at=over)
+    values = {"state": "recovered", "recovered_at": format_time(over), "anomalous_minutes": 5}
+    cloud.incidents.update("a", "stuck", Change(ChangeKind.RECOVER, episode, head), **values)
+    cloud.incidents.label(stuck, "false")
+    assert cloud.incidents.claim(stuck, ALERT, 1000, 1090)
+    cloud.incidents.mark_sent(stuck, ALERT, "m-1", "ALERT it is stuck", NOON)
+    cloud.incidents.settle(stuck)
+    found = cloud.incidents.get("a", stuck.opened_at, "stuck")
+    assert found
+    assert (found.state, found.recovered_at, found.texts[ALERT].state) == ("recovered", over, TextState.SENT)
+    assert stored(cloud, fault) == fault
+    assert cloud.incidents.head("a", "equipment") == opening(fault).head
+    assert cloud.incidents.head("a", "stuck") == head
+    assert list(cloud.incidents.needing_attention()) == [fault]
+    assert {one.incident.kind: one.label for one in cloud.incidents.known()} == {"equipment": "", "stuck": "false"}
+
+
+def test_a_missed_incident_grows_by_those_of_its_own_kind(cloud: Cloud) -> None:
+    missed = replace(incident(), state=IncidentState.MISSED, texts={})
+    stuck = replace(missed, kind="stuck")
+    cloud.incidents.record_missed(missed, 30 * MINUTE)
+    cloud.incidents.record_missed(stuck, 30 * MINUTE)
+    cloud.incidents.record_missed(replace(stuck, last_anomalous_at=NOON + 9 * MINUTE), 30 * MINUTE)
+    assert cloud.incidents.of("a", NOON, NOON + 60 * MINUTE) == [
+        missed,
+        replace(stuck, last_anomalous_at=NOON + 9 * MINUTE),
+    ]
+
+
+def test_a_cause_is_read_as_it_was_written(cloud: Cloud) -> None:
+    cause = Cause(
+        measure="temperature",
+        unit="C",
+        value=HAIR,
+        usual_low=-THIRD,
+        usual_high=0.1 + 0.2,
+        anomaly_score=1.0 + PI * THIRD,
+        score_cutoff=math.nextafter(1.0, 2.0),
+        model_version="v1",
+        feature="volatility",
+        trained_at="2026-01-05T02:30:00Z",
+        inputs={"temperature": [k * THIRD for k in range(61)], "humidity": [HAIR, -PI, 2e17 / 3, 1e-7 / 3]},
+    )
+    for kind in ("equipment", "stuck"):
+        one = opened(cloud, replace(incident(), kind=kind, cause=cause))
+        found = cloud.incidents.get("a", one.opened_at, kind)
+        assert found
+        assert bits(found.cause) == bits(cause)
+        assert found == one
+
+
 # --- bucket ---
 
 
@@ -540,5 +694,5 @@ def test_keys_are_listed_in_order_beyond_one_page(cloud: Cloud) -> None:
 def test_a_reading_of_a_distant_past_does_not_hide_among_the_newest(cloud: Cloud, threads: ThreadPoolExecutor) -> None:
     ancient = Reading("a", datetime(999, 1, 5, tzinfo=UTC), {"temperature": 4.0})
     cloud.readings.put([ancient, reading(0)], expiry, threads)
-    assert cloud.readings.since("a", NOON) == [reading(0)]
+    assert cloud.readings.since("a", NOON, 2) == [reading(0)]
     assert cloud.readings.before("a", NOON, 90) == [ancient]

@@ -226,6 +226,17 @@ def test_every_text_is_one_segment_of_the_basic_set(found: list[Incident], kind:
         assert text.endswith(min(incidents, key=lambda one: one.first_anomalous_at).reference)
 
 
+@pytest.mark.parametrize("text", TextKind)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_whatever_is_long_is_cut(feature: str, kind: str, text: TextKind) -> None:
+    one = incident(name="N" * 500, site="S" * 500, kind=kind)
+    cause = replace(one.cause, measure="M" * 500, unit="U" * 500, value=-1e-30, usual_low=-1e30, usual_high=-1e30)
+    one = replace(one, cause=replace(cause, feature=feature))
+    assert len(compose([one], text)) == 160
+    assert "NNN.., SSS" in compose([one], text)
+
+
 def test_a_long_name_gives_way_to_the_figures() -> None:
     text = compose([incident(name="N" * 500, site="S" * 500)], TextKind.ALERT)
     assert text.endswith(f": temperature 9.1 C, usual 1.0 to 5.0, since 12:00 UTC. Ref {incident().reference}")
