@@ -12,7 +12,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.runtime.dynamodb import StoreBusyError
-from lambdas.sensors import stores
 from lambdas.sensors.stores import (
     HeadMovedError,
     QuarantinedEvent,
@@ -99,21 +98,22 @@ def test_readings_of_several_batches_are_stored_and_read_in_order(cloud: Cloud, 
     assert cloud.readings.since("b", NOON, 5) == []
 
 
-def test_no_more_is_read_than_was_asked_for(
-    cloud: Cloud, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_is_read_than_was_asked_for(cloud: Cloud, threads: ThreadPoolExecutor) -> None:
     cloud.readings.put([reading(minute) for minute in range(60)], expiry, threads)
-    fetched: list[Any] = []
+    limits: list[int | None] = []
 
-    def counted(item: Any) -> Reading:
-        fetched.append(item)
-        return real(item)
+    def keep(params: dict[str, Any], **_: Any) -> None:
+        limits.append(params.get("Limit"))
 
-    real = stores.reading_from_item
-    monkeypatch.setattr(stores, "reading_from_item", counted)
-    cloud.readings.since("a", NOON, 7)
-    cloud.readings.before("a", NOON + 60 * MINUTE, 8)
-    assert len(fetched) == 15
+    events = cloud.dynamodb.meta.events
+    events.register("before-parameter-build.dynamodb.Query", keep)
+    try:
+        assert cloud.readings.since("a", NOON, 7) == [reading(minute) for minute in range(7)]
+        assert cloud.readings.before("a", NOON + 60 * MINUTE, 8) == [reading(minute) for minute in range(52, 60)]
+    finally:
+        events.unregister("before-parameter-build.dynamodb.Query", keep)
+    # not one page more than these
+    assert limits == [7, 8]
 
 
 def test_a_stored_reading_is_a_function_of_the_event_alone(cloud: Cloud, threads: ThreadPoolExecutor) -> None:

@@ -154,6 +154,8 @@ def test_several_units() -> None:
     )
     many = [incident(f"s{k}", minute=k, name=f"Refrigerator {k}") for k in range(100)]
     assert ", Refrigerator 3, Refrigerator 4, 95 more, since" in compose(many, TextKind.ALERT)
+    many = [incident(f"s{k}", minute=k, name=str(k % 10)) for k in range(100)]
+    assert ", 7, 8, 71 more, since" in compose(many, TextKind.ALERT)
 
 
 def test_nobody_is_texted_about_nothing() -> None:
