@@ -27,7 +27,7 @@ from overcut.sensors.incidents import (
     decide,
 )
 from overcut.sensors.judging import Series, judge
-from overcut.sensors.learning import Abnormal, clean, review
+from overcut.sensors.learning import Abnormal, clean, long_enough, review
 from overcut.sensors.models import Score, dump_model, load_model
 from overcut.sensors.readings import Reading, format_time
 
@@ -198,7 +198,7 @@ def _train(
                 one.cutoffs.append(retired(one.cutoffs[-1], trained_at, trained_at + PROMOTION_DELAY))
             continue
         abnormal = one.abnormal()
-        if any(each.is_new_normal(trained_at, rules.new_normal_after) for each in abnormal):
+        if any(each.is_new_normal(trained_at, long_enough(found, rules.new_normal_after)) for each in abnormal):
             anew.add(one.sensor_id)
         series.append(clean(found, abnormal, now=trained_at, new_normal_after=rules.new_normal_after))
     trained = train_cohort(

@@ -56,6 +56,8 @@ LEAST_SIDE = 0.5
 MAD_TO_SD = 1.4826
 # a plateau is rarely more than nothing: it is usual up to this share of what a jump is
 PLATEAU_SHARE = 0.6
+# of what a forest is shown, what is spread over all that is usual
+PRIOR_SHARE = 0.02
 # of the false alarms that a sensor may have, what each channel may: most for the one that must be quick
 SHARES = {"fast": 0.75, "shape": 0.25}
 # the scores of a sensor at rest are all one; its cutoff is to reach the budget all the same
@@ -187,7 +189,7 @@ def train_cohort(
         points.append(found)
     forests = {
         name: train_forest(
-            shown.in_order(name, [of_sensor[name] for of_sensor in points]).tolist(),
+            _with_prior(shown.in_order(name, [of_sensor[name] for of_sensor in points]), name, rules, seed).tolist(),
             len(measures) * len(CHANNELS[name]),
             parameters=rules.forest,
             seed=seed,
@@ -222,6 +224,20 @@ def _slices(ends: NDArray[np.int64]) -> list[slice]:
 
 def _clean_count(one: SensorSeries) -> int:
     return int(one.is_clean.sum()) if one.is_clean is not None else len(one.measured_at)
+
+
+def _with_prior(points: Floats, channel: str, rules: TrainingRules, seed: int) -> Floats:
+    """The points, and a few spread evenly over the box of what is usual.
+
+    What lies within every sensor's usual furthest is no long way off, however close together this window's points are:
+    those of few days are. A feature that is never unusual below its centre has no box there.
+    """
+    if rules.detector == "laboratory":
+        return points
+    random, features = np.random.default_rng(seed), CHANNELS[channel]
+    lowest = np.tile([0.0 if name == "volatility" else -1.0 for name in features], points.shape[1] // len(features))
+    prior = random.uniform(lowest, 1.0, (round(PRIOR_SHARE * len(points)) + 1, points.shape[1]))
+    return random.permutation(np.concatenate([points, prior]))
 
 
 # --- what is usual ---

@@ -15,7 +15,7 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from overcut.sensors.cohorts import SensorSeries
+from overcut.sensors.cohorts import MIN_READINGS, SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual
 from overcut.sensors.features import WINDOW
 
@@ -51,6 +51,13 @@ class Abnormal:
         return self.label is None and lasted > new_normal_after
 
 
+def long_enough(series: SensorSeries, new_normal_after: timedelta) -> timedelta:
+    """How long an incident of a sensor must last to be the new normal: long enough to be learned, too."""
+    if len(series.measured_at) < 2:
+        return new_normal_after
+    return max(new_normal_after, NEW_NORMAL_SETTLES + (MIN_READINGS + WINDOW) * series.interval)
+
+
 def clean(
     series: SensorSeries, abnormal: Iterable[Abnormal], *, now: datetime, new_normal_after: timedelta
 ) -> SensorSeries:
@@ -63,7 +70,7 @@ def clean(
         first, last = one.first_anomalous_at.timestamp(), one.last_anomalous_at.timestamp()
         if one.label is Label.FALSE_ALARM:
             continue
-        if one.is_new_normal(now, new_normal_after):
+        if one.is_new_normal(now, long_enough(series, new_normal_after)):
             learned_from = max(learned_from, first + NEW_NORMAL_SETTLES.total_seconds())
             continue
         # the windows of the readings after it hold its own; of a slow sensor that would be days

@@ -16,7 +16,7 @@ from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import PendingExportsStore, Sensor
 from overcut.sensors.readings import Reading
 from tests.functional.conftest import Cloud
-from training.sensors.train import read_window
+from training.sensors.window import read_window
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -171,20 +171,20 @@ def test_what_is_exported_is_what_training_reads(plant: Plant) -> None:
     for bucket in (0, 1):
         plant.export(NOON + 65 * MINUTE, bucket)
     noon = 1767614400
-    assert read_window(plant.cloud.data, NOON + 65 * MINUTE, timedelta(days=1)) == {
-        IN_BUCKET_1: {
-            "temperature": {noon: 0.0, noon + 1200: 2.0, noon + 2400: 4.0},
-            "humidity": {noon: 50.0, noon + 1200: 52.0, noon + 2400: 54.0},
-        },
-        IN_BUCKET_0: {"temperature": {noon + 420: -3.5}, "humidity": {noon + 420: 46.5}},
-    }
+    found = {one.series.sensor_id: one for one in read_window(plant.cloud.data, NOON + 65 * MINUTE, timedelta(days=1))}
+    assert found.keys() == {IN_BUCKET_0, IN_BUCKET_1}
+    assert {one.measures for one in found.values()} == {("humidity", "temperature")}
+    several, single = found[IN_BUCKET_1].series, found[IN_BUCKET_0].series
+    assert several.measured_at.tolist() == [noon, noon + 1200, noon + 2400]
+    assert several.values.tolist() == [[50.0, 0.0], [52.0, 2.0], [54.0, 4.0]]
+    assert (single.measured_at.tolist(), single.values.tolist()) == ([noon + 420], [[46.5, -3.5]])
 
 
 def test_the_window_holds_its_first_moment_and_not_its_last(plant: Plant) -> None:
     plant.store([reading(minute) for minute in (0, 1, 2, 3)])
     plant.export(NOON + 65 * MINUTE)
-    found = read_window(plant.cloud.data, NOON + 3 * MINUTE, 2 * MINUTE)
-    assert sorted(found[IN_BUCKET_1]["temperature"]) == [1767614460, 1767614520]
+    (found,) = read_window(plant.cloud.data, NOON + 3 * MINUTE, 2 * MINUTE)
+    assert found.series.measured_at.tolist() == [1767614460, 1767614520]
 
 
 def test_columns_types_and_compression_of_an_object(plant: Plant) -> None:

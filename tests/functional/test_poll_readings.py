@@ -450,7 +450,7 @@ def test_a_reading_of_the_distant_past_does_not_spoil_its_sensor(
     ancient = b'id: 1\ndata: {"sensor_id":"a","measured_at":"0999-01-05T12:00:00Z","values":{"temperature":4}}\n\n'
     source = serve(STREAM + ancient + event("2", 2), hold=True)
     ingestion.poll(source.url)
-    assert ingestion.cloud.readings.since("a", NOON) == [reading(2)]
+    assert ingestion.cloud.readings.since("a", NOON, 10) == [reading(2)]
 
 
 # --- the health of a source ---

@@ -43,7 +43,7 @@ from overcut.sensors.cutoffs import Cutoff, model_key, retired
 from overcut.sensors.features import Detector
 from overcut.sensors.forest import ForestParameters
 from overcut.sensors.incidents import RunRule
-from overcut.sensors.learning import EARLIER_VERSIONS, Abnormal, Label, Review, clean, review
+from overcut.sensors.learning import EARLIER_VERSIONS, Abnormal, Label, Review, clean, long_enough, review
 from overcut.sensors.models import dump_model
 from overcut.sensors.readings import format_time, parse_time
 from training.sensors.window import Objects, read_window
@@ -148,7 +148,10 @@ def read_cohorts(
         sensor, incidents = sensors.get(sensor_id, Sensor(sensor_id, "", {})), abnormal.get(sensor_id, ())
         name = cohort_id(sensor.kind, sensor.source_id, measured.measures)
         cohort = cohorts.setdefault(name, Cohort(name, measured.measures))
-        if any(one.is_new_normal(trained_at, parameters.new_normal_after) for one in incidents):
+        if any(
+            one.is_new_normal(trained_at, long_enough(measured.series, parameters.new_normal_after))
+            for one in incidents
+        ):
             cohort.anew.add(sensor_id)
         cleaned = clean(measured.series, incidents, now=trained_at, new_normal_after=parameters.new_normal_after)
         cohort.series.append(_with_deviations(cleaned, parameters.min_deviation.get(sensor.source_id, {})))
