@@ -699,9 +699,8 @@ class IncidentsStore:
 
     def stretches(self, since: datetime) -> Iterator[dict[str, str]]:
         """Of every incident that was anomalous since a moment, of any kind, in no order: `sensor_id`,
-        `first_anomalous_at`, `last_anomalous_at` and, if it has them, `recovered_at` and what a person called it,
-        `label`."""
-        names = ("sensor_id", "first_anomalous_at", "last_anomalous_at", "recovered_at", "label")
+        `first_anomalous_at`, `last_anomalous_at` and, if it has one, what a person called it, `label`."""
+        names = ("sensor_id", "first_anomalous_at", "last_anomalous_at", "label")
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.table,
             FilterExpression="attribute_exists(cause) AND last_anomalous_at >= :since",

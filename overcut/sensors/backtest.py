@@ -101,9 +101,11 @@ class _Sensor:
         """Of the first reading at or after a moment."""
         return int(np.searchsorted(self.times, moment.timestamp()))
 
-    def abnormal(self) -> list[Abnormal]:
+    def abnormal(self, since: datetime) -> list[Abnormal]:
         return [
-            Abnormal(one.first_anomalous_at, one.last_anomalous_at, one.recovered_at) for one in self.incidents.values()
+            Abnormal(one.first_anomalous_at, one.last_anomalous_at)
+            for one in self.incidents.values()
+            if one.last_anomalous_at >= since
         ]
 
 
@@ -197,10 +199,10 @@ def _train(
             if one.cutoffs and one.cutoffs[-1].ranges:
                 one.cutoffs.append(retired(one.cutoffs[-1], trained_at, trained_at + PROMOTION_DELAY))
             continue
-        abnormal = one.abnormal()
-        if any(each.is_new_normal(trained_at, long_enough(found, rules.new_normal_after)) for each in abnormal):
+        abnormal = one.abnormal(trained_at - rules.window)
+        if any(each.is_new_normal(long_enough(found, rules.new_normal_after)) for each in abnormal):
             anew.add(one.sensor_id)
-        series.append(clean(found, abnormal, now=trained_at, new_normal_after=rules.new_normal_after))
+        series.append(clean(found, abnormal, new_normal_after=rules.new_normal_after))
     trained = train_cohort(
         series,
         cohort_id=name,

@@ -38,17 +38,15 @@ class Label(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Abnormal:
-    """A stretch that an incident lies over. `recovered_at` is None while it is open."""
+    """A stretch that an incident lies over; of an open one, as far as it has come."""
 
     first_anomalous_at: datetime
     last_anomalous_at: datetime
-    recovered_at: datetime | None = None
     label: Label | None = None
 
-    def is_new_normal(self, now: datetime, new_normal_after: timedelta) -> bool:
-        """Whether it lasts, or lasted, so long that it is how things are now."""
-        lasted = (self.recovered_at or now) - self.first_anomalous_at
-        return self.label is None and lasted > new_normal_after
+    def is_new_normal(self, new_normal_after: timedelta) -> bool:
+        """Whether it lasts, or lasted, so long that it is how things are now; a sensor that is silent shows nothing."""
+        return self.label is None and self.last_anomalous_at - self.first_anomalous_at > new_normal_after
 
 
 def long_enough(series: SensorSeries, new_normal_after: timedelta) -> timedelta:
@@ -58,10 +56,8 @@ def long_enough(series: SensorSeries, new_normal_after: timedelta) -> timedelta:
     return max(new_normal_after, NEW_NORMAL_SETTLES + (MIN_READINGS + WINDOW) * series.interval)
 
 
-def clean(
-    series: SensorSeries, abnormal: Iterable[Abnormal], *, now: datetime, new_normal_after: timedelta
-) -> SensorSeries:
-    """The series, told which of its readings may be learned from: at the end of `now`, without what is abnormal."""
+def clean(series: SensorSeries, abnormal: Iterable[Abnormal], *, new_normal_after: timedelta) -> SensorSeries:
+    """The series, told which of its readings may be learned from: without what is abnormal."""
     times = series.measured_at
     is_clean = np.ones(len(times), dtype=bool)
     interval = series.interval.total_seconds() if len(times) > 1 else 60.0
@@ -70,7 +66,7 @@ def clean(
         first, last = one.first_anomalous_at.timestamp(), one.last_anomalous_at.timestamp()
         if one.label is Label.FALSE_ALARM:
             continue
-        if one.is_new_normal(now, long_enough(series, new_normal_after)):
+        if one.is_new_normal(long_enough(series, new_normal_after)):
             learned_from = max(learned_from, first + NEW_NORMAL_SETTLES.total_seconds())
             continue
         # the windows of the readings after it hold its own; of a slow sensor that would be days

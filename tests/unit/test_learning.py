@@ -32,8 +32,8 @@ def left_out(found: SensorSeries) -> set[int]:
     return {int(value) for value in found.values[~found.is_clean, 0]}
 
 
-def cleaned(*abnormal: Abnormal, now: datetime = NOW) -> SensorSeries:
-    return clean(series(), abnormal, now=now, new_normal_after=AFTER)
+def cleaned(*abnormal: Abnormal) -> SensorSeries:
+    return clean(series(), abnormal, new_normal_after=AFTER)
 
 
 # --- what is learned from ---
@@ -47,7 +47,7 @@ def test_without_incidents_everything_is() -> None:
 
 
 def test_an_incident_is_left_out_with_what_led_to_it_and_the_windows_that_hold_it() -> None:
-    found = cleaned(Abnormal(at(1000), at(1029), at(1060)))
+    found = cleaned(Abnormal(at(1000), at(1029)))
     # an hour before it; the 60 readings after it have one of its own in their windows
     assert left_out(found) == set(range(940, 1090))
     assert len(found.measured_at) == 3 * DAY
@@ -65,19 +65,19 @@ def test_an_incident_is_left_out_with_what_led_to_it_and_the_windows_that_hold_i
 )
 def test_of_a_slower_or_faster_sensor(interval: int, lead: int, tail: int) -> None:
     first, last = at(1000 * interval / 60), at(1020 * interval / 60)
-    found = clean(series(2000, interval), [Abnormal(first, last, last)], now=NOW, new_normal_after=timedelta(days=99))
+    found = clean(series(2000, interval), [Abnormal(first, last)], new_normal_after=timedelta(days=99))
     assert left_out(found) == set(range(1000 - lead, 1020 + tail + 1))
 
 
 def test_every_incident_is_left_out_also_one_that_is_open() -> None:
-    found = cleaned(Abnormal(at(1000), at(1010), at(1040)), Abnormal(at(4000), at(4319)))
+    found = cleaned(Abnormal(at(1000), at(1010)), Abnormal(at(4000), at(4319)))
     assert left_out(found) == set(range(940, 1071)) | set(range(3940, 4320))
 
 
 def test_a_false_alarm_is_learned_from() -> None:
-    false = Abnormal(at(1000), at(1029), at(1060), Label.FALSE_ALARM)
+    false = Abnormal(at(1000), at(1029), Label.FALSE_ALARM)
     assert left_out(cleaned(false)) == set()
-    both = cleaned(false, Abnormal(at(1020), at(1020), at(1060)))
+    both = cleaned(false, Abnormal(at(1020), at(1020)))
     assert left_out(both) == set(range(960, 1081))
 
 
@@ -96,7 +96,7 @@ def test_what_lasts_for_more_than_a_day_is_how_things_are_now() -> None:
 
 
 def test_so_is_what_lasted_so_long_and_is_over() -> None:
-    found = cleaned(Abnormal(at(1000), at(2441 - 30), at(2441)))
+    found = cleaned(Abnormal(at(1000), at(2441)))
     assert found.values[0, 0] == 1120
     assert left_out(found) == set()
 
@@ -104,39 +104,37 @@ def test_so_is_what_lasted_so_long_and_is_over() -> None:
 @pytest.mark.parametrize(
     ("one", "is_new"),
     [
-        (Abnormal(at(1000), at(2400), at(2440)), False),  # a day to the minute
-        (Abnormal(at(1000), at(2400), at(2441)), True),
-        (Abnormal(at(2880), at(4319)), False),  # still open, for a day
-        (Abnormal(at(2879), at(4319)), True),
-        (Abnormal(at(1000), at(1010)), True),  # open, though silent since
+        (Abnormal(at(1000), at(2440)), False),  # a day to the minute
+        (Abnormal(at(1000), at(2441)), True),
+        (Abnormal(at(1000), at(1010)), False),  # silent since, perhaps, which shows nothing
         (Abnormal(at(1000), at(4319), label=Label.FAULT), False),
         (Abnormal(at(1000), at(4319), label=Label.FALSE_ALARM), False),
     ],
 )
 def test_new_normal(one: Abnormal, is_new: bool) -> None:
-    assert one.is_new_normal(NOW, AFTER) is is_new
+    assert one.is_new_normal(AFTER) is is_new
 
 
 def test_a_fault_is_never_the_new_normal() -> None:
-    found = cleaned(Abnormal(at(1000), at(4000), at(4030), Label.FAULT))
+    found = cleaned(Abnormal(at(1000), at(4000), Label.FAULT))
     assert left_out(found) == set(range(940, 4061))
     assert len(found.measured_at) == 3 * DAY
 
 
 def test_the_newest_of_two_new_normals_counts_and_incidents_after_it_are_left_out() -> None:
     found = cleaned(
-        Abnormal(at(100), at(1700), at(1730)),
-        Abnormal(at(1800), at(3300), at(3330)),
-        Abnormal(at(4000), at(4009), at(4040)),
+        Abnormal(at(100), at(1700)),
+        Abnormal(at(1800), at(3300)),
+        Abnormal(at(4000), at(4009)),
     )
     assert found.values[0, 0] == 1920
     assert left_out(found) == set(range(3940, 4070))
 
 
 def test_nothing_is_left_of_a_series_that_changed_just_now() -> None:
-    found = clean(series(10), [Abnormal(at(-1430), at(9))], now=at(20), new_normal_after=AFTER)
+    found = clean(series(10), [Abnormal(at(-1430), at(9))], new_normal_after=AFTER)
     assert len(found.measured_at) == 10
-    found = clean(series(10), [Abnormal(at(0), at(9))], now=at(1500), new_normal_after=AFTER)
+    found = clean(series(10), [Abnormal(at(-110), at(1400))], new_normal_after=AFTER)
     assert len(found.measured_at) == 0
     assert found.values.shape == (0, 1)
     assert found.is_clean is not None

@@ -148,12 +148,9 @@ def read_cohorts(
         sensor, incidents = sensors.get(sensor_id, Sensor(sensor_id, "", {})), abnormal.get(sensor_id, ())
         name = cohort_id(sensor.kind, sensor.source_id, measured.measures)
         cohort = cohorts.setdefault(name, Cohort(name, measured.measures))
-        if any(
-            one.is_new_normal(trained_at, long_enough(measured.series, parameters.new_normal_after))
-            for one in incidents
-        ):
+        if any(one.is_new_normal(long_enough(measured.series, parameters.new_normal_after)) for one in incidents):
             cohort.anew.add(sensor_id)
-        cleaned = clean(measured.series, incidents, now=trained_at, new_normal_after=parameters.new_normal_after)
+        cleaned = clean(measured.series, incidents, new_normal_after=parameters.new_normal_after)
         cohort.series.append(_with_deviations(cleaned, parameters.min_deviation.get(sensor.source_id, {})))
     for cohort in cohorts.values():
         cohort.series.sort(key=lambda one: one.sensor_id)
@@ -168,12 +165,11 @@ def abnormal_stretches(incidents: IncidentsStore, since: datetime) -> dict[str, 
     """By sensor the incidents since a moment."""
     found: dict[str, list[Abnormal]] = {}
     for one in incidents.stretches(since):
-        recovered_at, label = one.get("recovered_at"), one.get("label")
+        label = one.get("label")
         found.setdefault(one["sensor_id"], []).append(
             Abnormal(
                 parse_time(one["first_anomalous_at"]),
                 parse_time(one["last_anomalous_at"]),
-                parse_time(recovered_at) if recovered_at else None,
                 Label(label) if label else None,
             )
         )

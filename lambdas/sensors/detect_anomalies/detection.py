@@ -242,7 +242,10 @@ class Detector:
         series, at = self._read(sensor_id, first, last, interval, needed)
         judged = self._judge.judge(series, at, self._cutoffs(sensor_id, first))
         for kind in KINDS:
-            if find_runs([one.of_kind(kind) for one in judged], interval, self._rule):
+            verdicts = [one.of_kind(kind) for one in judged]
+            # one that begins the window may be the end of a run, of more readings than these
+            begins = next((one.is_anomaly for one in verdicts if one.is_anomaly is not None), False)
+            if begins or find_runs(verdicts, interval, self._rule):
                 return False
             head = self._incidents.head(sensor_id, kind)
             if head and (head.is_open or judged[0].measured_at <= head.last_anomalous_at):
