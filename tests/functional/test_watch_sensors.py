@@ -180,3 +180,27 @@ def test_a_text_that_another_sender_takes_meanwhile_is_not_sent_twice(
 
     monkeypatch.setattr(type(store), "permit", lambda self, *given: permit(*given))
     assert plant.watch(1) == []
+
+
+def test_a_unit_that_is_abnormal_and_whose_sensor_is_stuck_is_told_once_and_both_are_settled(plant: Plant) -> None:
+    over: dict[str, Any] = {
+        "state": IncidentState.RECOVERED,
+        "recovered_at": NOON + 30 * MINUTE,
+        "anomalous_minutes": 5,
+    }
+    fault = plant.open("a", alert(), recovery(), **over)
+    plant.open("a", alert(), recovery(), **over, kind="stuck", first_anomalous_at=NOON - 3 * MINUTE)
+    assert plant.watch(31) == [
+        ("day", f"ALERT Aarhus: 1 unit also abnormal: Unit a, since 11:56 UTC. Ref {fault.reference}")
+    ]
+    assert plant.watch(32) == [("day", f"Aarhus: 1 unit OK again: Unit a, since 12:00 UTC. Ref {fault.reference}")]
+    assert plant.watch(33) == []
+    assert plant.on_the_list() == []
+
+
+def test_a_stuck_sensor_is_told_by_the_sweep(plant: Plant) -> None:
+    incident = plant.open("a", alert(), kind="stuck")
+    assert plant.watch(1) == [
+        ("day", f"ALERT Unit a, Aarhus: temperature stuck at 30.0 C since 11:56 UTC. Ref {incident.reference}")
+    ]
+    assert plant.watch(2) == []
