@@ -73,8 +73,8 @@ LEAST_TAIL = 0.1
 DAY_READINGS, WEEK_READINGS = 1_440, 10_080
 # a sensor may have by chance so many more peaks than its share
 SURPLUS_SIGMAS, SURPLUS_PEAKS = 3.0, 5
-# nobody is woken for fewer of the smallest steps that a sensor shows
-MIN_DEVIATION_STEPS = 3
+# nobody is woken for fewer of the smallest steps that a sensor shows; in the laboratory, for the first
+MIN_DEVIATION_STEPS: Mapping[Detector, float] = {"channels": 3, "laboratory": 1.5}
 # equal readings in a row: fewer are never stuck, and a sensor is when it shows this many times its longest row so far
 STUCK_LEAST, STUCK_FACTOR = 15, 1.5
 # numbers that differ by less, as a part of them, are the same one calculated otherwise
@@ -281,13 +281,12 @@ def _learn_usual(
     days = known.sum() / DAY_READINGS
     ranges = []
     for m, measure in enumerate(measures):
-        default = 0.0 if rules.detector == "laboratory" else MIN_DEVIATION_STEPS * float(steps[m])
-        min_deviation = one.min_deviation.get(measure, default)
+        min_deviation = one.min_deviation.get(measure, MIN_DEVIATION_STEPS[rules.detector] * float(steps[m]))
         features: dict[Feature, Usual] = {}
         for name in names:
             column = found[name][:, m]
             full = column[np.isfinite(column)]
-            least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS)
+            least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS[rules.detector])
             if name == "plateau":
                 least = max(least, PLATEAU_SHARE * max(features["jump"].up, features["jump"].down))
             features[name] = _usual(name, full if len(full) else np.zeros(1), least=least, days=days, run=run)

@@ -526,7 +526,7 @@ def test_one_sensor_that_moves_too_far_is_clamped_and_named(cloud: Cloud, tmp_pa
 
 
 def test_a_sensor_whose_usual_has_changed_for_good_is_not_clamped(cloud: Cloud, tmp_path: Path) -> None:
-    keep_incident(cloud, "fridge-1", -600, 0, recovered=40 * 24 * 60)
+    keep_incident(cloud, "fridge-1", -2000, 0, recovered=40)
     training, _ = trained_twice(cloud, tmp_path, ["fridge-1"])
     assert training["clamped"] == []
 
