@@ -30,8 +30,10 @@ class JudgedReading:
     is_stuck: bool = False
 
     def of_kind(self, kind: str) -> "JudgedReading":
-        """The verdict that a kind of incident goes by."""
-        return self if kind == EQUIPMENT_FAULT else JudgedReading(self.measured_at, self.is_stuck)
+        """The verdict that a kind of incident goes by; none of either kind where there is none."""
+        if kind == EQUIPMENT_FAULT or self.is_anomaly is None:
+            return self
+        return JudgedReading(self.measured_at, self.is_stuck)
 
 
 @dataclass(frozen=True)

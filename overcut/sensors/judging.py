@@ -86,7 +86,10 @@ def judge(
             continue
         score = score_reading(models(cutoff), cutoff, windows)
         keep(score)
-        anomalous = None if score is None else score.anomaly_score > cutoff.score_cutoff and score.is_material
+        if score is None:
+            judged.append(JudgedReading(measured_at, None))
+            continue
+        anomalous = score.anomaly_score > cutoff.score_cutoff and score.is_material
         judged.append(JudgedReading(measured_at, anomalous, is_stuck(windows, cutoff, rule)))
     return judged
 

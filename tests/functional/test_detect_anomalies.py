@@ -1101,7 +1101,6 @@ def test_whatever_comes_late_twice_or_in_any_order_is_one_incident_and_one_text(
     assert [text[:8] for text in plant.texts()["day"]] == ["OK AGAIN"]
 
 
-@pytest.mark.xfail(reason="a run of stuck readings without a score has no cause, and its batch fails for ever")
 @pytest.mark.parametrize("what_is_missing", ["history", "humidity"])
 def test_a_stuck_sensor_that_cannot_be_scored_stops_no_stream(plant: Plant, what_is_missing: str) -> None:
     add_cold_room(plant, history=0 if what_is_missing == "history" else 150)

@@ -95,13 +95,18 @@ def test_history_reaches_over_a_long_recovery() -> None:
 # --- kinds of incidents ---
 
 
-@pytest.mark.parametrize("is_anomaly", [True, False, None])
+@pytest.mark.parametrize("is_anomaly", [True, False])
 @pytest.mark.parametrize("is_stuck", [True, False])
-def test_each_kind_goes_by_its_own_verdict(is_anomaly: bool | None, is_stuck: bool) -> None:
+def test_each_kind_goes_by_its_own_verdict(is_anomaly: bool, is_stuck: bool) -> None:
     one = JudgedReading(NOON, is_anomaly, is_stuck)
     assert one.of_kind(EQUIPMENT_FAULT).is_anomaly is is_anomaly
     assert one.of_kind(STUCK_SENSOR).is_anomaly is is_stuck
     assert one.of_kind(STUCK_SENSOR).measured_at == NOON
+
+
+def test_a_reading_without_a_verdict_has_none_of_any_kind() -> None:
+    one = JudgedReading(NOON, None)
+    assert {one.of_kind(kind).is_anomaly for kind in (EQUIPMENT_FAULT, STUCK_SENSOR)} == {None}
 
 
 def test_a_sensor_may_be_stuck_and_its_equipment_in_order() -> None:
