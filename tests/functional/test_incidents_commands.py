@@ -221,7 +221,7 @@ def test_what_made_it_is_told_in_words(system: Cloud, trained: CohortModel) -> N
     told = said("explain", incident.reference)
     assert "temperature jumped away from where it was ten minutes to an hour before: temperature 5 C, usually" in told
     values = json.loads(said("explain", incident.reference, "--json"))
-    assert (values["channel"], [one["feature"] for one in values["features"]]) == ("fast", ["jump"])
+    assert (values["channel"], [one["feature"] for one in values["features"]]) == ("fast", ["jump", "plateau"])
     assert values["features"][0]["value"] == pytest.approx(incident.cause.value - 4.1, abs=0.11)
     assert values["features"][0]["times_usual"] > 2
 

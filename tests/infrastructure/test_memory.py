@@ -286,7 +286,7 @@ def test_poll_readings(site: Site, run: Run) -> None:
     readings = [
         Reading(f"unit-{k}", NOW - (20 - minute) * MINUTE, value_at(minute, of))
         for minute in range(20)
-        for k in range(400)
+        for k in range(250)
     ]
     with Device(readings, SystemClock()) as device, run("sensors.poll_readings") as function:
         setting = {"source_id": "device", "url": device.url, "secret_name": "", "mapping": {"measures": MEASURES}}

@@ -23,7 +23,7 @@ SOURCE_ID = "device"
 
 _SEED = 20
 _HISTORY_DAYS = 3.0
-_LIVE_HOURS = 2.0
+_LIVE_HOURS = 2.5
 _STARTED_AT = datetime(2026, 3, 2, tzinfo=UTC)
 _SIMULATED_SPEED = 180.0
 # of a file's own readings, the first part is learned from
@@ -57,7 +57,7 @@ class Script:
 
 
 def simulated_script(speed: float | None) -> Script:
-    """A cold room: three days to learn from, then two hours with one fault."""
+    """A cold room: three days to learn from, then two and a half hours with one fault."""
     readings, _ = simulate_unit(history_days=_HISTORY_DAYS, live_hours=_LIVE_HOURS, seed=_SEED, started_at=_STARTED_AT)
     known = Sensor(
         readings[0].sensor_id,
