@@ -31,6 +31,8 @@ class Overcut:
         settings = read_stage("prod").with_sensors().sensors
         first, last = recording.readings[0].measured_at, recording.readings[-1].measured_at
         trainings = list(training_times(settings.training_schedule, first, last))
+        if recording.learning < timedelta(days=1):  # what is too short for a night is trained once
+            trainings = [first + recording.learning - PROMOTION_DELAY]
         found = replay(recording.readings, trainings, rules_of(settings)).incidents
         return [Incident(one.sensor_id, one.opened_at, one.recovered_at) for one in found]
 
