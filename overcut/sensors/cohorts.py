@@ -170,7 +170,7 @@ def train_cohort(
         seed: makes the result repeatable.
         executor: where sensors are learned and scored at once; the result is the same with and without it.
     """
-    enough = {one.sensor_id: _clean_count(one) for one in series}
+    enough = {one.sensor_id: int(_clean(one).sum()) for one in series}
     learned = [one for one in series if enough[one.sensor_id] >= MIN_READINGS]
     learning = {sensor_id: count for sensor_id, count in enough.items() if count < MIN_READINGS}
     if not learned:
@@ -220,10 +220,6 @@ def _each(work: Callable[[Task], Result], tasks: Sequence[Task], executor: Execu
 def _slices(ends: NDArray[np.int64]) -> list[slice]:
     """Where each sensor's readings are, when those of all lie one after another."""
     return [slice(first, end) for first, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
-
-
-def _clean_count(one: SensorSeries) -> int:
-    return int(one.is_clean.sum()) if one.is_clean is not None else len(one.measured_at)
 
 
 def _with_prior(points: Floats, channel: str, rules: TrainingRules, seed: int) -> Floats:

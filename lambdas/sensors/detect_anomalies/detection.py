@@ -222,17 +222,7 @@ class Detector:
         # what the table was read ahead of the stream is kept until the stream is there
         ahead = sum(time >= new[0].measured_at.timestamp() for time in history.series.times)
         window = [*history.window(), *judged][-max(self._rule.history_needed(interval), ahead) :]
-        return self._remember(sensor_id, history.series, window, interval, history.is_quiet)
-
-    def _remember(
-        self,
-        sensor_id: str,
-        series: Series,
-        judged: Sequence[JudgedReading],
-        interval: timedelta,
-        is_quiet: bool,
-    ) -> History | None:
-        return self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=is_quiet)
+        return self._histories.put(sensor_id, history.series, window, interval=interval, is_quiet=history.is_quiet)
 
     def _is_quiet(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> bool:
         """Whether there is nothing to decide about new readings, from as little as tells that: no run is in sight, and
@@ -250,7 +240,7 @@ class Detector:
             head = self._incidents.head(sensor_id, kind)
             if head and (head.is_open or judged[0].measured_at <= head.last_anomalous_at):
                 return False
-        self._remember(sensor_id, series, judged, interval, True)
+        self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=True)
         self._read_at[sensor_id] = self._clock.now()
         return True
 
@@ -261,7 +251,7 @@ class Detector:
         it may change. What is read is remembered."""
         series, at = self._read(sensor_id, first, last, interval, before)
         judged = self._judge.judge(series, at, self._cutoffs(sensor_id, datetime.fromtimestamp(series.times[at], UTC)))
-        self._remember(sensor_id, series, judged, interval, False)
+        self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=False)
         self._read_at[sensor_id] = self._clock.now()
         return judged
 
