@@ -10,12 +10,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.runtime.attributes import from_attribute, from_attributes, to_attribute, to_attributes
+from lambdas.runtime.clients import small_client
 from lambdas.runtime.clock import ClockFace, FileClock, SystemClock, clock_from
 from lambdas.runtime.settings import SettingsError, environment_keys, load_settings
 from lambdas.sensors.detect_anomalies.histories import Histories, History
@@ -384,3 +386,23 @@ def test_a_history_gives_what_the_table_would(
             assert max(steps) > 90, "nothing was missing"
             put(histories, readings[:ends], table[max(0, ends - judged) : ends])
         came = ends
+
+
+# --- clients ---
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1", "mx-central-1"])
+@pytest.mark.parametrize("service", ["s3", "dynamodb", "sns", "sqs"])
+def test_a_small_client_asks_as_the_usual_one_does(service: str, region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    usual, small = boto3.client(service), small_client(service)  # type: ignore[call-overload]
+    assert small.meta.endpoint_url == usual.meta.endpoint_url
+    assert small.meta.config.signature_version == usual.meta.config.signature_version
+    assert small.meta.service_model.signing_name == usual.meta.service_model.signing_name
+    assert small.meta.partition == usual.meta.partition
+    if service == "s3":
+        asked = {"Params": {"Bucket": "bucket", "Key": "key"}, "ExpiresIn": 60}
+        signed = [client.generate_presigned_url("get_object", **asked) for client in (usual, small)]
+        assert signed[0].partition("?")[0] == signed[1].partition("?")[0]

@@ -7,17 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
-
-import botocore.session
+from typing import Any
 
 from lambdas.etl_jobs.predict_anomalies.predicting import Predictor
+from lambdas.runtime.clients import small_client
 from lambdas.runtime.objects import Bucket
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
-
-if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,7 @@ class Dependencies:
 @cache
 def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
-    # what boto3 adds takes 4 MB, and this function has numpy to carry
-    s3 = cast("S3Client", botocore.session.get_session().create_client("s3"))
-    data = Bucket(s3, settings.data_bucket)
+    data = Bucket(small_client("s3"), settings.data_bucket)
     predictor = Predictor(data, settings.buckets, timedelta(minutes=settings.missed_after_minutes))
     return Dependencies(predictor, Observability("predict_anomalies"))
 
