@@ -27,7 +27,7 @@ from overcut.sensors.incidents import (
     decide,
 )
 from overcut.sensors.judging import Series, judge
-from overcut.sensors.learning import Abnormal, clean, long_enough, review
+from overcut.sensors.learning import Abnormal, clean, long_enough, review, window_of
 from overcut.sensors.models import Score, dump_model, load_model
 from overcut.sensors.readings import Reading, format_time
 
@@ -100,6 +100,11 @@ class _Sensor:
     def number(self, moment: datetime) -> int:
         """Of the first reading at or after a moment."""
         return int(np.searchsorted(self.times, moment.timestamp()))
+
+    def series(self, ends_at: datetime, window: timedelta, min_deviation: Mapping[str, float]) -> SensorSeries:
+        """What it measured in a window before `ends_at`."""
+        span = slice(self.number(ends_at - window), self.number(ends_at))
+        return SensorSeries(self.sensor_id, self.times[span], self.values[span], min_deviation=min_deviation)
 
     def abnormal(self, since: datetime) -> list[Abnormal]:
         return [
@@ -193,13 +198,13 @@ def _train(
     """Train a cohort, and put the cutoffs to use unless the review holds them; return why it does, if it does."""
     series, anew = [], set()
     for one in sensors:
-        span = slice(one.number(trained_at - rules.window), one.number(trained_at))
-        found = SensorSeries(one.sensor_id, one.times[span], one.values[span], min_deviation=rules.min_deviation)
+        found = one.series(trained_at, rules.window, rules.min_deviation)
         if not len(found.measured_at):
             if one.cutoffs and one.cutoffs[-1].ranges:
                 one.cutoffs.append(retired(one.cutoffs[-1], trained_at, trained_at + PROMOTION_DELAY))
             continue
-        abnormal = one.abnormal(trained_at - rules.window)
+        abnormal = one.abnormal(trained_at - window_of(found, rules.window))
+        found = one.series(trained_at, window_of(found, rules.window), rules.min_deviation)
         if any(each.is_new_normal(long_enough(found, rules.new_normal_after)) for each in abnormal):
             anew.add(one.sensor_id)
         series.append(clean(found, abnormal, new_normal_after=rules.new_normal_after))

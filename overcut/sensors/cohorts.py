@@ -69,7 +69,8 @@ PEAK_READINGS = 60
 TAIL_A_WEEK, LEAST_TAIL_PEAKS = 10, 5
 # what never went further in a fortnight may yet: no tail is taken for shorter than this share of where it begins
 LEAST_TAIL = 0.1
-# a reading stands for a minute: a slow sensor has as few false alarms a reading as a fast one, and so fewer a week
+# a reading stands for a minute, however far apart a sensor's are
+READING_MINUTES = timedelta(minutes=1)
 DAY_READINGS, WEEK_READINGS = 1_440, 10_080
 # a sensor may have by chance so many more peaks than its share
 SURPLUS_SIGMAS, SURPLUS_PEAKS = 3.0, 5
@@ -563,7 +564,8 @@ def _cutoff(
     mean, sd = float(anomaly_scores.mean()), max(float(anomaly_scores.std()), LEAST_SD)
     z_factor = rules.z_factor
     if rules.detector != "laboratory":
-        budget = -log10(rules.false_alarm_budget)
+        # of a real week: rarities are of one of readings
+        budget = -log10(rules.false_alarm_budget * (one.interval / READING_MINUTES))
         z_factor = max(z_factor, (budget + _surplus(sensor, anomaly_scores) - mean) / sd)
     return Cutoff(
         sensor_id=one.sensor_id,

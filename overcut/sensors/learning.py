@@ -15,10 +15,12 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from overcut.sensors.cohorts import MIN_READINGS, SensorSeries
+from overcut.sensors.cohorts import DAY_READINGS, MIN_READINGS, READING_MINUTES, SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual
 from overcut.sensors.features import WINDOW
 
+# how much of the past a slow sensor is learned from at most
+LONGEST_WINDOW = timedelta(days=120)
 NEW_NORMAL_SETTLES = timedelta(hours=2)
 # before the first anomalous reading: what builds up to a fault is part of it
 LEAD = timedelta(hours=1)
@@ -47,6 +49,14 @@ class Abnormal:
     def is_new_normal(self, new_normal_after: timedelta) -> bool:
         """Whether it lasts, or lasted, so long that it is how things are now; a sensor that is silent shows nothing."""
         return self.label is None and self.last_anomalous_at - self.first_anomalous_at > new_normal_after
+
+
+def window_of(series: SensorSeries, window: timedelta) -> timedelta:
+    """How much of the past a sensor is learned from: `window`, and of a slow one enough to have a day's readings."""
+    if len(series.measured_at) < 2:
+        return window
+    readings = min(DAY_READINGS, window / READING_MINUTES)
+    return max(window, min(readings * series.interval, LONGEST_WINDOW))
 
 
 def long_enough(series: SensorSeries, new_normal_after: timedelta) -> timedelta:

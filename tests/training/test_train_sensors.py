@@ -39,11 +39,14 @@ from overcut.sensors.incidents import (
 )
 from overcut.sensors.judging import Series, judge
 from overcut.sensors.layout import readings_key
+from overcut.sensors.learning import Abnormal
 from overcut.sensors.models import load_model
 from overcut.sensors.readings import Reading, format_time
 from tests.conftest import ROOT
 from tests.functional.aws_over_http import aws_over_http
 from tests.functional.conftest import Cloud
+from training.sensors.train import TrainingParameters, read_cohorts
+from training.sensors.window import read_window
 
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -336,6 +339,42 @@ def test_without_exported_readings_the_job_fails_and_says_what_to_do(cloud: Clou
 
 
 # --- the window ---
+
+
+def test_a_slow_sensor_is_learned_from_more_of_the_past(cloud: Cloud) -> None:
+    """Once an hour for 40 days, in a bucket with one that measures once a minute for two."""
+    slow = [Reading("slow", MIDNIGHT + timedelta(hours=k), {"temperature": float(k)}) for k in range(960)]
+    ends_at = MIDNIGHT + timedelta(days=40)
+    fast = [Reading("fast", ends_at - k * MINUTE, {"temperature": float(k % 7)}) for k in range(2 * 1440, 0, -1)]
+    export_readings(cloud, {"both": [*slow, *fast], "other": readings_of("fridge-1", range(60))})
+    found = {one.series.sensor_id: one.series for one in read_window(cloud.data, ends_at, timedelta(days=14))}
+    # the third measured before the window alone, once a minute
+    assert found.keys() == {"slow", "fast"}
+    assert found["slow"].values[:, 0].tolist() == [float(k) for k in range(960)]
+    assert len(found["fast"].measured_at) == 2 * 1440
+    # fourteen hours of one a minute are 840 readings: 35 days
+    found = {one.series.sensor_id: one.series for one in read_window(cloud.data, ends_at, timedelta(hours=14))}
+    assert found["slow"].values[:, 0].tolist() == [float(k) for k in range(120, 960)]
+    assert len(found["fast"].measured_at) == 14 * 60
+
+
+def test_an_old_incident_of_a_slow_sensor_is_left_out_and_of_a_fast_one_forgotten(cloud: Cloud) -> None:
+    ends_at = MIDNIGHT + timedelta(days=40)
+    slow = [Reading("slow", MIDNIGHT + timedelta(hours=k), {"temperature": float(k)}) for k in range(960)]
+    fast = [Reading("fast", ends_at - k * MINUTE, {"temperature": float(k % 7)}) for k in range(1440, 0, -1)]
+    export_readings(cloud, {"both": [*slow, *fast]})
+    last = MIDNIGHT + timedelta(days=10)
+    old = {"slow": [Abnormal(last - timedelta(hours=3), last)], "fast": [Abnormal(last - timedelta(days=3), last)]}
+    parameters = TrainingParameters.parse(
+        [part for name, value in HYPERPARAMETERS.items() for part in (f"--{name}", value)]
+    )
+    (cohort,) = read_cohorts(cloud.data, {}, old, parameters, ends_at)
+    of_fast, of_slow = cohort.series
+    assert cohort.anew == set()
+    assert of_fast.is_clean is not None
+    assert of_fast.is_clean.all()
+    assert of_slow.is_clean is not None
+    assert of_slow.values[~of_slow.is_clean, 0].tolist() == [float(k) for k in range(236, 247)]
 
 
 def test_of_a_value_that_comes_twice_the_later_one_counts(cloud: Cloud, tmp_path: Path) -> None:

@@ -222,6 +222,18 @@ def test_a_smaller_budget_is_a_higher_cutoff() -> None:
         assert hardly == pytest.approx(often + 2)
 
 
+@pytest.mark.parametrize("interval", [10, 300, 3_600])
+def test_the_budget_is_of_a_real_week_however_often_a_sensor_measures(interval: int) -> None:
+    of = [cooling(), cooling(2)]
+    rules = TrainingRules(z_factor=0.0)
+    once_a_minute, other = (
+        train(*(series(values, str(k), every) for k, values in enumerate(of)), rules=rules).cutoffs
+        for every in (60, interval)
+    )
+    for one, another in zip(once_a_minute, other, strict=True):
+        assert another.score_cutoff == pytest.approx(one.score_cutoff - np.log10(interval / 60))
+
+
 @pytest.mark.parametrize("z_factor", [0.0, 2.5, 4.0, 8.0])
 def test_the_factor_is_at_least_the_stage_s_and_raised_to_the_budget(z_factor: float) -> None:
     rules = TrainingRules(z_factor=z_factor, false_alarm_budget=0.1)

@@ -9,7 +9,7 @@ import pytest
 
 from overcut.sensors.cohorts import SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange, retired
-from overcut.sensors.learning import Abnormal, Label, clean, review
+from overcut.sensors.learning import LONGEST_WINDOW, Abnormal, Label, clean, review, window_of
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = 1440
@@ -37,6 +37,21 @@ def cleaned(*abnormal: Abnormal) -> SensorSeries:
 
 
 # --- what is learned from ---
+
+
+@pytest.mark.parametrize(
+    ("interval", "readings", "days"),
+    [(60, 100, 14), (10, 100, 14), (840, 100, 14), (1_800, 100, 30), (3_600, 2, 60), (86_400, 14, 120), (3_600, 1, 14)],
+)
+def test_a_slow_sensor_is_learned_from_as_many_readings_as_one_a_minute_has_in_a_day(
+    interval: int, readings: int, days: int
+) -> None:
+    assert window_of(series(readings, interval), timedelta(days=14)) == timedelta(days=days) <= LONGEST_WINDOW
+
+
+def test_a_stage_s_shorter_window_is_as_many_readings_for_a_slow_sensor() -> None:
+    assert window_of(series(100, 300), timedelta(hours=6)) == timedelta(hours=30)
+    assert window_of(series(100, 60), timedelta(hours=6)) == timedelta(hours=6)
 
 
 def test_without_incidents_everything_is() -> None:

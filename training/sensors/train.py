@@ -43,7 +43,17 @@ from overcut.sensors.cutoffs import Cutoff, model_key, retired
 from overcut.sensors.features import Detector
 from overcut.sensors.forest import ForestParameters
 from overcut.sensors.incidents import RunRule
-from overcut.sensors.learning import EARLIER_VERSIONS, Abnormal, Label, Review, clean, long_enough, review
+from overcut.sensors.learning import (
+    EARLIER_VERSIONS,
+    LONGEST_WINDOW,
+    Abnormal,
+    Label,
+    Review,
+    clean,
+    long_enough,
+    review,
+    window_of,
+)
 from overcut.sensors.models import dump_model
 from overcut.sensors.readings import format_time, parse_time
 from training.sensors.window import Objects, read_window
@@ -140,12 +150,14 @@ def read_cohorts(
     """The cohorts of the sensors that measured anything in the window, in the order of their ids.
 
     Args:
-        abnormal: by sensor, the incidents of the window.
+        abnormal: by sensor, the incidents of the longest window.
     """
     cohorts: dict[str, Cohort] = {}
     for measured in read_window(objects, trained_at, parameters.window):
         sensor_id = measured.series.sensor_id
-        sensor, incidents = sensors.get(sensor_id, Sensor(sensor_id, "", {})), abnormal.get(sensor_id, ())
+        sensor = sensors.get(sensor_id, Sensor(sensor_id, "", {}))
+        since = trained_at - window_of(measured.series, parameters.window)
+        incidents = [one for one in abnormal.get(sensor_id, ()) if one.last_anomalous_at >= since]
         name = cohort_id(sensor.kind, sensor.source_id, measured.measures)
         cohort = cohorts.setdefault(name, Cohort(name, measured.measures))
         if any(one.is_new_normal(long_enough(measured.series, parameters.new_normal_after)) for one in incidents):
@@ -185,7 +197,7 @@ def learning_until(readings: int, series: SensorSeries, trained_at: datetime, wi
         return ""
     measuring = trained_at - datetime.fromtimestamp(int(series.measured_at[0]), trained_at.tzinfo)
     each = measuring / readings
-    if window < MIN_READINGS * each:
+    if window_of(series, window) < MIN_READINGS * each:
         return ""
     trainings = max(1, ceil((MIN_READINGS - readings) * each / TRAININGS_APART))
     return format_time(trained_at + trainings * TRAININGS_APART)
@@ -209,7 +221,8 @@ class Trainer:
     def train(self) -> list[dict[str, object]]:
         """Train every cohort that has readings; what happened to each."""
         known = {sensor.sensor_id: sensor for sensor in self.sensors.all()}
-        abnormal = abnormal_stretches(self.incidents, self.trained_at - self.parameters.window)
+        longest = max(self.parameters.window, LONGEST_WINDOW)
+        abnormal = abnormal_stretches(self.incidents, self.trained_at - longest)
         cohorts = read_cohorts(self.bucket, known, abnormal, self.parameters, self.trained_at)
         if not cohorts:
             raise SystemExit("there are no exported readings in the training window: run the export first")

@@ -5,10 +5,10 @@ stays of a reading is its time and a number a measure.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from functools import reduce
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from overcut.sensors.cohorts import SensorSeries
 from overcut.sensors.layout import day_prefix, days_of_window
+from overcut.sensors.learning import window_of
 
 READING_THREADS = 8
 _MICROSECONDS = 1_000_000
@@ -45,22 +46,51 @@ class Measured:
 
 
 def read_window(objects: Objects, ends_at: datetime, window: timedelta) -> Iterator[Measured]:
-    """What every sensor measured in the window, which ends before `ends_at`. All of a sensor is in one bucket."""
+    """What every sensor measured in its window, which ends before `ends_at`: `window`, of a slow one a longer one.
+
+    All of a sensor is in one bucket; of one with slow sensors, earlier days are read too.
+    """
     first, last = int((ends_at - window).timestamp()), int(ends_at.timestamp())
+    buckets = _by_bucket(objects, days_of_window(ends_at, window))
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        for bucket, keys in sorted(buckets.items()):
+            slow: dict[str, timedelta] = {}
+            for measured in _read_bucket(threads.map(objects.get, keys), first, last):
+                own = window_of(measured.series, window)
+                if own > window:
+                    slow[measured.series.sensor_id] = own
+                else:
+                    yield measured
+            if slow:
+                longest = max(slow.values())
+                whole = _by_bucket(objects, days_of_window(ends_at, longest))[bucket]
+                begin = int((ends_at - longest).timestamp())
+                for measured in _read_bucket(threads.map(objects.get, whole), begin, last, slow):
+                    yield _since(measured, int((ends_at - slow[measured.series.sensor_id]).timestamp()))
+
+
+def _by_bucket(objects: Objects, days: Iterable[date]) -> dict[str, list[str]]:
+    """The keys of these days by bucket, in the order in which they count."""
     buckets: dict[str, list[str]] = {}
-    for day in days_of_window(ends_at, window):
+    for day in days:
         for key in objects.keys(day_prefix(day)):
             buckets.setdefault(key.rpartition("-")[2], []).append(key)
-    with ThreadPoolExecutor(READING_THREADS) as threads:
-        for _, keys in sorted(buckets.items()):
-            yield from _read_bucket(threads.map(objects.get, keys), first, last)
+    return buckets
 
 
-def _read_bucket(objects: Iterable[bytes], first: int, last: int) -> Iterator[Measured]:
+def _since(measured: Measured, first: int) -> Measured:
+    series, kept = measured.series, measured.series.measured_at >= first
+    return replace(measured, series=replace(series, measured_at=series.measured_at[kept], values=series.values[kept]))
+
+
+def _read_bucket(
+    objects: Iterable[bytes], first: int, last: int, only: Container[str] | None = None
+) -> Iterator[Measured]:
     """What every sensor of a bucket measured from `first` to before `last`, in seconds since 1970.
 
     Args:
         objects: in the order in which they count: of two values of a sensor, time and measure the later one.
+        only: the sensors that are asked for; all of them without it.
     """
     sensors: dict[str, int] = {}
     measures: dict[str, int] = {}
@@ -70,6 +100,8 @@ def _read_bucket(objects: Iterable[bytes], first: int, last: int) -> Iterator[Me
         times = table["measured_at"].cast(DataType.int64()).to_numpy() // _MICROSECONDS
         inside = (first <= times) & (times < last)
         of_sensor, of_measure = _codes(table["sensor_id"], sensors), _codes(table["measure"], measures)
+        if only is not None:
+            inside &= np.array([sensor_id in only for sensor_id in sensors], dtype=bool)[of_sensor]
         parts.append([column[inside] for column in (of_sensor, of_measure, times, table["value"].to_numpy())])
     if not sensors:
         return
