@@ -736,6 +736,19 @@ class IncidentsStore:
             ExpressionAttributeValues={":label": {"S": label}},
         )
 
+    def take_as_usual(self, incident: Incident) -> bool:
+        """An open incident was learned as how things are; False when it is over, or a person has said what it is."""
+        return self._conditionally(
+            TableName=self.table,
+            Key=_incident_key(incident),
+            UpdateExpression="SET #state = :new_normal",
+            ConditionExpression="#state = :open AND attribute_not_exists(#label)",
+            ExpressionAttributeNames={"#state": "state", "#label": "label"},
+            ExpressionAttributeValues=to_attributes(
+                {":new_normal": IncidentState.NEW_NORMAL, ":open": IncidentState.OPEN}
+            ),
+        )
+
     def _opened_until(self, sensor_id: str, last: datetime) -> list[Incident]:
         """The sensor's last few incidents opened by `last`. They do not overlap: an older one is long over."""
         answer = self.client.query(
@@ -829,6 +842,25 @@ class IncidentsStore:
                 ExpressionAttributeValues=to_attributes(values),
             )
         )
+
+    def owe(self, incident: Incident, texts: Mapping[str, Text]) -> Incident:
+        """The incident with texts that it owes from now on; without those that it had, none when it is no longer open
+        or a person has said what it is."""
+        owed = {
+            key: text
+            for key, text in texts.items()
+            if self._conditionally(
+                TableName=self.table,
+                Key=_incident_key(incident),
+                UpdateExpression="SET texts.#text = :text",
+                ConditionExpression=(
+                    "#state = :open AND attribute_not_exists(texts.#text) AND attribute_not_exists(#label)"
+                ),
+                ExpressionAttributeNames={"#text": key, "#state": "state", "#label": "label"},
+                ExpressionAttributeValues=to_attributes({":text": _text_values(text), ":open": IncidentState.OPEN}),
+            )
+        }
+        return replace(incident, texts={**incident.texts, **owed})
 
     def owe_waiting(self, incident: Incident) -> None:
         """The sensor's readings are fresh again and the incident is still open: its waiting texts are owed."""

@@ -16,6 +16,7 @@ from overcut import OvercutError, RetryableError
 from overcut.sensors.incidents import STUCK_SENSOR, Incident, IncidentState, Text, TextKind, TextState
 
 SEGMENT_LENGTH = 160
+_STARTS = {TextKind.ALERT: "ALERT ", TextKind.RECOVERY: "OK AGAIN ", TextKind.REMINDER: "STILL "}
 # what a volatility is called after the name of its measure
 SWING = " swing"
 # of more incidents than this, claiming and recording each may take longer than a sender lives
@@ -56,6 +57,20 @@ class Contact:
     def from_setting(cls, setting: Mapping[str, Any]) -> "Contact":
         """A contact as the stage gives it: `{"contact_id": ..., "customers": [...], "sites": [...]}`."""
         return cls(setting["contact_id"], frozenset(setting.get("customers", ())), frozenset(setting.get("sites", ())))
+
+
+def reminders(incident: Incident, new_normal_after: timedelta) -> dict[str, Text]:
+    """By key the texts that an open incident owes once it has lasted for longer: one to everybody who was alerted."""
+    lasted = incident.last_anomalous_at - incident.first_anomalous_at
+    if incident.state is not IncidentState.OPEN or lasted <= new_normal_after:
+        return {}
+    alerted = [text.contact_id for text in incident.texts.values() if _is_sent_alert(text)]
+    owed = (Text(TextKind.REMINDER, contact_id, TextState.OWED) for contact_id in alerted)
+    return {text.text_key: text for text in owed if text.text_key not in incident.texts}
+
+
+def _is_sent_alert(text: Text) -> bool:
+    return text.kind is TextKind.ALERT and text.state is TextState.SENT
 
 
 def contacts_for(customer: str, site: str, contacts: Iterable[Contact], default_contact: str) -> list[str]:
@@ -101,24 +116,34 @@ def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
     first = min(incidents, key=lambda incident: incident.first_anomalous_at)
     if len(incidents) > 1:
         return _compose_many(incidents, first, kind)
-    start = "ALERT " if kind is TextKind.ALERT else "OK AGAIN "
-    rest = f": {_told(first) if kind is TextKind.ALERT else _told_over(first)}. Ref {first.reference}"
+    start = _STARTS[kind]
+    told = _told_over(first) if kind is TextKind.RECOVERY else _told(first, kind)
+    hint = ". Learned as usual unless marked a fault" if kind is TextKind.REMINDER else ""
+    rest = f": {told}{hint}. Ref {first.reference}"
     return start + _equipment(first, SEGMENT_LENGTH - len(start) - len(rest)) + rest
 
 
-def _told(incident: Incident) -> str:
+def _told(incident: Incident, kind: TextKind) -> str:
     cause, since = incident.cause, _clock(incident.first_anomalous_at)
+    if kind is TextKind.REMINDER:
+        since = f"{incident.first_anomalous_at:%d %b %H:%M}"
     value = f"{_number(cause.value)}{_unit(cause.unit)}"
     if incident.kind == STUCK_SENSOR:
         return f"{_short(cause.measure, 24)} stuck at {value} since {since} UTC"
     what = _short(cause.measure, 24)
     if cause.feature == "volatility":
         what = f"{_short(cause.measure, 24 - len(SWING))}{SWING}"
+    if kind is TextKind.REMINDER:
+        return f"{what} {value} since {since} UTC"
     return f"{what} {value}, usual {_number(cause.usual_low)} to {_number(cause.usual_high)}, since {since} UTC"
 
 
 def _told_over(incident: Incident) -> str:
     first, last = _clock(incident.first_anomalous_at), _clock(incident.last_anomalous_at)
+    if incident.state is IncidentState.NEW_NORMAL:
+        return (
+            f"nobody called it a fault, so it was learned as usual. It began {incident.first_anomalous_at:%d %b %H:%M}"
+        )
     if incident.kind == STUCK_SENSOR:
         return f"{_short(incident.cause.measure, 24)} stuck from {first} to {last} UTC, now changing"
     return f"usual values since {last} UTC. The fault began {first}"
@@ -130,10 +155,11 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     names = {incident.equipment.sensor_id: incident.equipment.name for incident in incidents}
     are_stuck = all(incident.kind == STUCK_SENSOR for incident in incidents)
     things = f"{'sensor' if are_stuck else 'unit'}{'s' if len(names) > 1 else ''}"
-    what = "OK again" if kind is TextKind.RECOVERY else "also stuck" if are_stuck else "also abnormal"
+    what = "stuck" if are_stuck else "abnormal"
+    what = {TextKind.ALERT: f"also {what}", TextKind.REMINDER: f"still {what}", TextKind.RECOVERY: "OK again"}[kind]
     start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(names)} {things} {what}: "
     last = max(incident.last_anomalous_at for incident in incidents)
-    since = first.first_anomalous_at if kind is TextKind.ALERT else last
+    since = last if kind is TextKind.RECOVERY else first.first_anomalous_at
     rest = f", since {_clock(since)} UTC. Ref {first.reference}"
     room = SEGMENT_LENGTH - len(start) - len(rest)
     # with a comma and a space after each, no more names than these can fit, be there thousands
@@ -313,6 +339,7 @@ def send_texts(
 
 
 def needs_attention(incident: Incident) -> bool:
-    """Whether an incident is open, or still owes somebody a text."""
+    """Whether an incident is not over, or still owes somebody a text."""
     pending = {TextState.OWED, TextState.SENDING, TextState.WAITING}
-    return incident.state is IncidentState.OPEN or any(text.state in pending for text in incident.texts.values())
+    going_on = incident.state in (IncidentState.OPEN, IncidentState.NEW_NORMAL) and incident.recovered_at is None
+    return going_on or any(text.state in pending for text in incident.texts.values())

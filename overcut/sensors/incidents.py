@@ -287,8 +287,11 @@ def _contradicts(known: Episode, runs: Sequence[Run], judged: Sequence[JudgedRea
 
 
 class TextKind(StrEnum):
+    """A REMINDER tells once of an incident that is about to be taken for how things are."""
+
     ALERT = "alert"
     RECOVERY = "recovery"
+    REMINDER = "reminder"
 
 
 class TextState(StrEnum):
@@ -318,8 +321,11 @@ class Text:
 
 
 class IncidentState(StrEnum):
+    """NEW_NORMAL: it lasted so long, and nobody called it a fault, that it was learned as usual."""
+
     OPEN = "open"
     RECOVERED = "recovered"
+    NEW_NORMAL = "new_normal"
     MISSED = "missed"
 
 

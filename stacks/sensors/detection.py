@@ -130,6 +130,7 @@ class Detection(Construct):
                 "CLOCK": stage.clock,
                 "GROUP_MINUTES": json.dumps(stage.sensors.group_minutes),
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+                "NEW_NORMAL_AFTER_HOURS": json.dumps(stage.sensors.new_normal_after_hours),
             },
         )
         storage.incidents.grant(function, "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query")

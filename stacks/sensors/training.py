@@ -105,7 +105,7 @@ class Training(Construct):
             self, "Job", stage=stage, pipeline="sensors", bucket=bucket, instance=stage.sensors.training_instance
         )
         storage.sensors.grant(job.role, "dynamodb:Scan", "dynamodb:UpdateItem")
-        storage.incidents.grant(job.role, "dynamodb:Scan")
+        storage.incidents.grant(job.role, "dynamodb:Scan", "dynamodb:Query", "dynamodb:UpdateItem")
         storage.cutoffs.grant(job.role, "dynamodb:Query", "dynamodb:BatchWriteItem")
         storage.model_events.grant(job.role, "dynamodb:PutItem")
         allow(job.role, bucket.bucket_arn, "s3:ListBucket")

@@ -150,6 +150,7 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "CONTACTS": json.dumps(CONTACTS),
         "DEFAULT_CONTACT": "day",
         "CLAIM_SECONDS": "90",
+        "NEW_NORMAL_AFTER_HOURS": "24",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -354,6 +355,20 @@ def test_half_an_hour_without_a_run_is_a_recovery_and_a_text_to_the_same_people(
     plant.watch(at(42))
     plant.watch(at(43))
     assert plant.texts() == {}
+    assert list(plant.cloud.incidents.needing_attention()) == []
+
+
+def test_an_incident_that_was_learned_as_usual_ends_as_that(plant: Plant) -> None:
+    plant.add("a", "Aarhus", "north", name="Cold room 3", history=120)
+    one_by_one(plant, hot(0, 8))
+    assert plant.cloud.incidents.take_as_usual(plant.one_incident())
+    one_by_one(plant, hot(9, 10))
+    plant.texts()
+    one_by_one(plant, usual(11, 41))
+    found = plant.one_incident()
+    assert (found.state, found.recovered_at) == (IncidentState.NEW_NORMAL, at(40))
+    assert all("it was learned as usual" in body for bodies in plant.texts().values() for body in bodies)
+    plant.watch(at(42))
     assert list(plant.cloud.incidents.needing_attention()) == []
 
 

@@ -90,6 +90,7 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "CLOCK": str(tmp_path / "clock.json"),
         "GROUP_MINUTES": "3",
         "CLAIM_SECONDS": str(CLAIM_SECONDS),
+        "NEW_NORMAL_AFTER_HOURS": "24",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -104,6 +105,67 @@ def alert(contact: str = "day", state: TextState = TextState.OWED, until: int = 
 
 def recovery(contact: str = "day", state: TextState = TextState.OWED) -> Text:
     return Text(TextKind.RECOVERY, contact, state)
+
+
+# --- reminders ---
+
+
+def lasting(plant: Plant, *texts: Text, hours: float = 24.1, **values: Any) -> Incident:
+    return plant.open("a", *texts, first_anomalous_at=NOON - timedelta(hours=hours), **values)
+
+
+def test_who_was_alerted_is_reminded_once_of_an_incident_that_lasts(plant: Plant) -> None:
+    incident = lasting(plant, alert(state=TextState.SENT), alert("night", TextState.DIGEST))
+    ((contact, body),) = plant.watch(0)
+    assert contact == "day"
+    assert body == (
+        "STILL Unit a, Aarhus: temperature 30.0 C since 04 Jan 11:54 UTC."
+        f" Learned as usual unless marked a fault. Ref {incident.reference}"
+    )
+    assert plant.states(incident)["reminder#day"] == "sent"
+    assert [plant.watch(minute) for minute in (1, 5, 600)] == [[], [], []]
+
+
+def test_nobody_is_reminded_before_a_day_is_over_or_of_what_is(plant: Plant) -> None:
+    lasting(plant, alert(state=TextState.SENT), hours=24)
+    plant.open(
+        "b",
+        alert(state=TextState.SENT),
+        state=IncidentState.RECOVERED,
+        recovered_at=NOON,
+        first_anomalous_at=NOON - timedelta(days=3),
+    )
+    assert plant.watch(0) == []
+
+
+@pytest.mark.parametrize("label", ["fault", "false_alarm"])
+def test_nobody_is_reminded_of_what_a_person_has_seen(plant: Plant, label: str) -> None:
+    plant.cloud.incidents.label(lasting(plant, alert(state=TextState.SENT)), label)
+    assert plant.watch(0) == []
+
+
+def test_what_was_learned_as_usual_stays_on_the_list_until_it_is_over(plant: Plant) -> None:
+    incident = lasting(plant, alert(state=TextState.SENT), state=IncidentState.NEW_NORMAL)
+    assert plant.watch(0) == []
+    assert plant.on_the_list() == ["a"]
+    head = Head(2, NOON, incident.first_anomalous_at, NOON, NOON + 31 * MINUTE)
+    over = Change(ChangeKind.RECOVER, Episode(head.first_anomalous_at, NOON, NOON, head.recovered_at), head)
+    recovered_at = "2026-01-05T12:31:00Z"
+    plant.cloud.incidents.update(
+        "a", "equipment", over, recovered_at=recovered_at, texts={recovery().text_key: recovery()}
+    )
+    assert plant.watch(31) == [
+        (
+            "day",
+            "OK AGAIN Unit a, Aarhus: nobody called it a fault, so it was learned as usual. It began 04 Jan 11:54."
+            f" Ref {incident.reference}",
+        )
+    ]
+    assert plant.watch(32) == []
+    assert plant.on_the_list() == []
+
+
+# --- what is owed ---
 
 
 def test_nothing_owed_is_nothing_sent(plant: Plant) -> None:

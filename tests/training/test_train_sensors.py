@@ -490,6 +490,20 @@ def test_what_lasts_is_the_new_normal(cloud: Cloud, tmp_path: Path) -> None:
     # two hours after it began it has settled
     assert cutoff.reading_count == HOURS * 60 - 420
     assert (usual.low, usual.high) == (9.5, 10.5)
+    (incident,) = cloud.incidents.of("fridge-1", MIDNIGHT, TRAINED_AT)
+    assert incident.state is IncidentState.NEW_NORMAL
+
+
+@pytest.mark.parametrize(("first", "recovered", "label"), [(300, None, "fault"), (700, None, ""), (300, 1190, "")])
+def test_what_is_called_a_fault_or_does_not_last_or_is_over_is_not_the_new_normal(
+    cloud: Cloud, tmp_path: Path, first: int, recovered: int | None, label: str
+) -> None:
+    export(cloud, ["fridge-1"], measured=with_fault(first, HOURS * 60))
+    keep_incident(cloud, "fridge-1", first, recovered or HOURS * 60, recovered=recovered, label=label)
+    job = train(cloud, tmp_path, hyperparameters={**HYPERPARAMETERS, "new_normal_after_hours": "10"})
+    assert job.returncode == 0, job.stderr
+    (incident,) = cloud.incidents.of("fridge-1", MIDNIGHT, TRAINED_AT)
+    assert incident.state is (IncidentState.RECOVERED if recovered else IncidentState.OPEN)
 
 
 def earlier_versions(cloud: Cloud, sensors: Iterable[str], furthest: float) -> None:

@@ -312,6 +312,7 @@ def test_first_text_state(written: int, newest: int, is_open: bool, state: TextS
         (IncidentState.RECOVERED, TextState.SENT, False),
         (IncidentState.RECOVERED, TextState.DIGEST, False),
         (IncidentState.MISSED, TextState.SENT, False),
+        (IncidentState.NEW_NORMAL, TextState.SENT, True),
     ],
 )
 def test_needs_attention(state: IncidentState, text: TextState, needed: bool) -> None:

@@ -357,14 +357,16 @@ class Detector:
                 self._outcomes.count("IncidentsContradicted")
                 return False
             case ChangeKind.RECOVER if episode.recovered_at:
+                over = self._incidents.get(sensor_id, episode.opened_at, kind)
+                was_learned = over is not None and over.state is IncidentState.NEW_NORMAL
                 self._incidents.update(
                     sensor_id,
                     kind,
                     change,
-                    state=IncidentState.RECOVERED.value,
+                    state=(IncidentState.NEW_NORMAL if was_learned else IncidentState.RECOVERED).value,
                     recovered_at=format_time(episode.recovered_at),
                     anomalous_minutes=self._anomalous_minutes(sensor_id, kind, episode, window),
-                    texts=self._texts_of_recovery(sensor_id, episode.opened_at, kind),
+                    texts=_texts_of_recovery(over.texts if over else {}),
                 )
                 self._outcomes.count("IncidentsRecovered")
             case ChangeKind.MISS:
@@ -410,18 +412,6 @@ class Detector:
             texts={text.text_key: text for text in texts},
         )
 
-    def _texts_of_recovery(self, sensor_id: str, opened_at: datetime, kind: str) -> Mapping[str, Text]:
-        """Those who were told, or will be, are told that it is over; what was never told is for the digest."""
-        incident = self._incidents.get(sensor_id, opened_at, kind)
-        texts: dict[str, Text] = {}
-        for key, text in incident.texts.items() if incident else ():
-            if text.state is TextState.WAITING:
-                texts[key] = Text(text.kind, text.contact_id, TextState.DIGEST)
-            elif text.kind is TextKind.ALERT and text.state is not TextState.DIGEST:
-                recovery = Text(TextKind.RECOVERY, text.contact_id, TextState.OWED)
-                texts[recovery.text_key] = recovery
-        return texts
-
     def _anomalous_minutes(self, sensor_id: str, kind: str, episode: Episode, window: Sequence[JudgedReading]) -> int:
         if window[0].measured_at > episode.first_anomalous_at:
             earlier = self._readings.before(sensor_id, episode.first_anomalous_at, WINDOW - 1)
@@ -445,6 +435,18 @@ class Detector:
             return False
         self._incidents.owe_waiting(incident)
         return True
+
+
+def _texts_of_recovery(told: Mapping[str, Text]) -> Mapping[str, Text]:
+    """Those who were told, or will be, are told that it is over; what was never told is for the digest."""
+    texts: dict[str, Text] = {}
+    for key, text in told.items():
+        if text.state is TextState.WAITING:
+            texts[key] = Text(text.kind, text.contact_id, TextState.DIGEST)
+        elif text.kind is TextKind.ALERT and text.state is not TextState.DIGEST:
+            recovery = Text(TextKind.RECOVERY, text.contact_id, TextState.OWED)
+            texts[recovery.text_key] = recovery
+    return texts
 
 
 def _written_at(opened_at: datetime, arrivals: Sequence[Arrival]) -> datetime:

@@ -1,4 +1,4 @@
-"""watch_sensors: every minute, sends the texts that are still owed."""
+"""watch_sensors: every minute, sends the texts that are still owed, and reminds of incidents that last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
 from lambdas.sensors.stores import IncidentsStore
 from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic
-from overcut.sensors.alerts import needs_attention, send_texts
+from overcut.sensors.alerts import needs_attention, reminders, send_texts
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Settings:
     clock: str
     group_minutes: int
     claim_seconds: int
+    new_normal_after_hours: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def dependencies() -> Dependencies:
 def handler(event: object, context: object) -> None:
     """Incidents table -> alerts topic: what is owed, or claimed by a sender that died."""
     made = dependencies()
-    incidents = list(made.incidents.needing_attention())
+    lasting = timedelta(hours=made.settings.new_normal_after_hours)
+    incidents = [made.incidents.owe(one, reminders(one, lasting)) for one in made.incidents.needing_attention()]
     sent = send_texts(
         incidents,
         store=made.incidents,
