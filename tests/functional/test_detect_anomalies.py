@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partialmethod
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ import boto3
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors import stores
@@ -1083,35 +1086,41 @@ def test_what_is_remembered_decides_as_what_is_read(plant: Plant, fault: str) ->
     assert len(plant.texts()["day"]) == len(befores)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("fault", ["step", "stuck"])
+_NUMBERS = itertools.count()
+
+
+@given(fault=st.sampled_from(["step", "stuck"]), is_ahead=st.booleans(), random=st.randoms(use_true_random=False))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_comes_late_twice_or_in_any_order_is_one_incident_and_one_text(
-    plant: Plant, fault: str, seed: int
+    plant: Plant, fault: str, is_ahead: bool, random: Random
 ) -> None:
-    add_cold_room(plant)
-    fault_readings = cold(15, 29, warmer=STEP) if fault == "step" else stuck(6, 29)
-    readings = cold(0, fault_readings[0].measured_at.minute - 1) + fault_readings + cold(30, 40)
-    random = np.random.default_rng(seed)
-    order = [readings[k] for k in random.permutation(len(readings))]
-    cuts = [0, *sorted(random.choice(len(order) - 1, size=9, replace=False) + 1), len(order)]
-    batches = [order[first:end] for first, end in itertools.pairwise(cuts)]
-    batches += [batches[k] for k in random.integers(0, len(batches), 3)]
-    if seed == 1:  # the table is ahead of its stream
+    """In batches of any size, some of them again, new instances between; `is_ahead`: the table is, of its stream."""
+    sensor_id = f"s{next(_NUMBERS)}"
+    add_cold_room(plant, sensor_id, site=sensor_id)
+    begins = 15 if fault == "step" else 6
+    faulty = cold(begins, 29, sensor_id, warmer=STEP) if fault == "step" else stuck(begins, 29, sensor_id)
+    readings = cold(0, begins - 1, sensor_id) + faulty + cold(30, 40, sensor_id)
+    if is_ahead:
         plant.store(readings)
-    for k in random.permutation(len(batches)):
+    random.shuffle(readings)
+    cuts = [0, *sorted(random.sample(range(1, len(readings)), 9)), len(readings)]
+    batches = [readings[first:end] for first, end in itertools.pairwise(cuts)]
+    batches += random.choices(batches, k=3)
+    random.shuffle(batches)
+    for batch in batches:
         if random.random() < 0.3:
             cold_start()
-        plant.arrive(batches[k], now=at(42))
-    found = plant.one_incident()
+        plant.arrive(batch, now=at(42))
+    found = plant.one_incident(sensor_id)
     kind, first = ("equipment", at(15)) if fault == "step" else ("stuck", at(6 + 10))
     assert (found.kind, found.first_anomalous_at, found.last_anomalous_at) == (kind, first, at(29))
     assert at(19) <= found.opened_at <= at(29)
-    head = plant.cloud.incidents.head("a", kind)
+    head = plant.cloud.incidents.head(sensor_id, kind)
     assert head
     assert not head.is_contradicted
-    assert [text[:31] for text in plant.texts()["day"]] == ["ALERT Cold room 3, Plant 1: tem"]
-    plant.arrive(cold(41, 60))
-    assert plant.one_incident().recovered_at == at(59)
+    assert [text[:17] for text in plant.texts()["day"]] == ["ALERT Cold room 3"]
+    plant.arrive(cold(41, 60, sensor_id))
+    assert plant.one_incident(sensor_id).recovered_at == at(59)
     plant.watch(at(61))
     assert [text[:8] for text in plant.texts()["day"]] == ["OK AGAIN"]
 
