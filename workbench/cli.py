@@ -12,6 +12,7 @@ from workbench.device import replay
 from workbench.explain_commands import explain
 from workbench.incidents_commands import incidents
 from workbench.lake_commands import load_lake
+from workbench.parked_commands import parked
 from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
 from workbench.simulate_job_runs import job_runs
@@ -36,6 +37,7 @@ for command in (
     explain,
     cutoffs,
     tickets,
+    parked,
     cloud,
     backtest,
     tune,

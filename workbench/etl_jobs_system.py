@@ -13,6 +13,7 @@ from overcut.etl_jobs.layout import PREDICTIONS_PREFIX, decision_key
 from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Verdict
 from workbench.deployed import DeployedPipeline
+from workbench.parked import Queue, TicketsQueue
 from workbench.workflows import Execution, run_workflow
 
 
@@ -28,6 +29,10 @@ class EtlJobsSystem(DeployedPipeline):
     @cached_property
     def tickets(self) -> TicketsStore:
         return TicketsStore(self._client("dynamodb"), self._outputs["TicketsTable"])
+
+    def parked_queues(self) -> list[Queue]:
+        """What the pipeline's functions could not process."""
+        return [TicketsQueue(self.tickets)]
 
     def run(
         self,

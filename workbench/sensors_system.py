@@ -1,18 +1,23 @@
 """A deployed sensors pipeline, seen through the AWS API: what the command line and the demonstration ask it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from lambdas.runtime.clock import clock_from
+from lambdas.runtime.observability import Observability
+from lambdas.sensors.poll_readings.polling import Intake, SourceSetting
 from lambdas.sensors.stores import (
     CutoffsStore,
     DataBucket,
     IncidentsStore,
     KnownIncident,
     ModelEventsStore,
+    PendingExportsStore,
+    ReadingsStore,
     SensorsStore,
     SourcesStore,
     incident_from_item,
@@ -20,7 +25,9 @@ from lambdas.sensors.stores import (
 from overcut import RefusedError
 from overcut.sensors.incidents import Incident
 from overcut.sensors.readings import format_time
+from stacks.stage import SensorsStage
 from workbench.deployed import DeployedPipeline
+from workbench.parked import BatchesQueue, EventsQueue, NotRedrivenError, Queue, RecordsQueue, judge_again
 from workbench.workflows import run_workflow
 
 
@@ -96,6 +103,38 @@ class SensorsSystem(DeployedPipeline):
             for line in self.bucket.get(key).decode().splitlines()
         }
         return list(kept.values())
+
+    def parked_queues(self, stage: SensorsStage) -> list[Queue]:
+        """What the pipeline's functions could not process."""
+        rules = stage.sensors
+        readings = ReadingsStore(self._dynamodb, self._outputs["ReadingsTable"])
+        intake = Intake(
+            readings=readings,
+            sensors=self.sensors,
+            pending=PendingExportsStore(self._dynamodb, self._outputs["PendingExportsTable"]),
+            clock=clock_from(stage.clock),
+            outcomes=Observability("parked"),
+            retention=timedelta(days=rules.retention_days),
+            buckets=rules.export_buckets,
+        )
+        sources = {name: SourceSetting(name, source.url, source.mapping) for name, source in rules.sources.items()}
+        judge = partial(judge_again, readings=readings, detect=self.detect)
+        return [
+            RecordsQueue(self._client("sqs"), self._outputs["ParkedQueue"], judge),
+            BatchesQueue(self.bucket, judge),
+            EventsQueue(self.bucket, intake, sources),
+        ]
+
+    def detect(self, event: Mapping[str, Any]) -> None:
+        """Hand detect_anomalies an event of the stream.
+
+        Raises:
+            NotRedrivenError: it failed.
+        """
+        function = self._outputs["DetectAnomalies"]
+        answer = self._client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
+        if "FunctionError" in answer:
+            raise NotRedrivenError(f"detect_anomalies failed: {answer['Payload'].read().decode():.500}")
 
     def incident(self, reference: str, sensor_id: str | None = None) -> KnownIncident:
         """The incident that a text names by its reference.

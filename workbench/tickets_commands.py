@@ -14,7 +14,7 @@ from workbench.etl_jobs_system import EtlJobsSystem
 @click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
 @click.pass_context
 def tickets(context: click.Context, stage: str) -> None:
-    """See what is open about ETL jobs, and retry."""
+    """See what is open about ETL jobs."""
     context.obj = read_stage(stage).with_etl_jobs()
 
 
@@ -29,18 +29,6 @@ def list_tickets(stage: EtlJobsStage) -> None:
         reference = head.reference or "not sent yet"
         table.add_row(escape(head.job_name), head.kind, f"{head.opened_at:%Y-%m-%d %H:%M}", str(head.runs), reference)
     console.print(table if found else "No ticket is open.")
-    for entry in store.parked():
-        console.print(
-            f"parked: {entry.action} of {escape(entry.deduplication_key)}, run {escape(entry.run_id)}:"
-            f" {escape(entry.reason)}",
-            soft_wrap=True,
-        )
-
-
-@tickets.command()
-@click.pass_obj
-def retry(stage: EtlJobsStage) -> None:
-    """Owe again what could not be sent; the next prediction workflow sends it."""
-    store = EtlJobsSystem.deployed(stage).tickets
-    again = sum(store.retry_parked(entry) for entry in list(store.parked()))
-    click.echo(f"{again} parked {'entry is' if again == 1 else 'entries are'} owed again")
+    if parked := sum(1 for _ in store.parked()):
+        said = "entry is parked" if parked == 1 else "entries are parked"
+        console.print(f"{parked} {said}: `overcut parked --stage {stage.name} list` says why.", soft_wrap=True)

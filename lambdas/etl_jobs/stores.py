@@ -123,8 +123,9 @@ class TicketsStore:
 
     def parked(self) -> Iterator[Entry]:
         """Every parked entry, as of now; one parked a moment ago may be missing."""
-        entries = map(_entry_from_item, self._get_all(self._needing("parked")))
-        yield from (entry for entry in entries if entry.state is EntryState.PARKED)
+        for item in self._get_all(self._needing("parked")):
+            if item.get("attention") == {"S": "parked"}:
+                yield _entry_from_item(item)
 
     def everything(self) -> list[tuple[TicketHead, list[Entry]]]:
         """The newest ticket of every job and kind with its entries in order, by key; reads the whole table."""
@@ -223,6 +224,10 @@ class TicketsStore:
             parked=EntryState.PARKED,
         )
         return answer is not None
+
+    def discard_parked(self, entry: Entry) -> bool:
+        """Ask for nobody's attention to a parked entry any more; it is kept. False when it is not parked any more."""
+        return self._of_entry(entry, "REMOVE attention", "#state = :parked", parked=EntryState.PARKED) is not None
 
     def paused_until(self) -> datetime | None:
         item = self.client.get_item(TableName=self.table, Key=_SINK_KEY, ConsistentRead=True).get("Item")

@@ -87,17 +87,24 @@ class ReadingsStore:
         Raises:
             StoreBusyError: some were not stored; storing all of them again is harmless.
         """
-        items = [
-            {
-                "sensor_id": {"S": reading.sensor_id},
-                "measured_at": {"S": format_time(reading.measured_at)},
-                "values": {"M": {measure: {"N": repr(value)} for measure, value in reading.values.items()}},
-                "expires_at": {"N": str(expiry(reading.measured_at))},
-            }
-            for reading in readings
-        ]
+        items = [_reading_item(reading, expiry) for reading in readings]
         for _ in threads.map(lambda batch: _write_all(self.client, self.table, batch), in_batches(items, WRITE_BATCH)):
             pass
+
+    def put_missing(self, reading: Reading, expiry: Callable[[datetime], int]) -> bool:
+        """Store a reading unless its sensor has one of that time; whether it was stored. `expiry` as above."""
+        item, condition = _reading_item(reading, expiry), "attribute_not_exists(sensor_id)"
+        try:
+            self.client.put_item(TableName=self.table, Item=item, ConditionExpression=condition)
+        except ClientError as error:
+            if is_conditional(error):
+                return False
+            raise
+        return True
+
+    def item(self, key: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The item of a stream record's `Keys` as it is now, whatever it holds."""
+        return self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
 
     def between(self, sensor_id: str, first: datetime, last: datetime) -> list[Reading]:
         """A sensor's readings from `first` to `last`, both inclusive, in order."""
@@ -137,6 +144,15 @@ class ReadingsStore:
         for page in self.client.get_paginator("query").paginate(TableName=self.table, ConsistentRead=True, **query):
             for item in page["Items"]:
                 yield reading_from_item(item)
+
+
+def _reading_item(reading: Reading, expiry: Callable[[datetime], int]) -> Attributes:
+    return {
+        "sensor_id": {"S": reading.sensor_id},
+        "measured_at": {"S": format_time(reading.measured_at)},
+        "values": {"M": {measure: {"N": repr(value)} for measure, value in reading.values.items()}},
+        "expires_at": {"N": str(expiry(reading.measured_at))},
+    }
 
 
 def reading_from_item(item: Mapping[str, Any]) -> Reading:
@@ -984,6 +1000,11 @@ class QuarantinedEvent:
     event_id: str
 
 
+# where Lambda itself leaves what of the stream it gave up
+FAILED_BATCHES_PREFIX = "aws/lambda/"
+QUARANTINE_PREFIX = "quarantine/"
+
+
 @dataclass(frozen=True)
 class DataBucket(Bucket):
     """The data bucket: exported readings, forests, and what could not be read."""
@@ -992,4 +1013,4 @@ class DataBucket(Bucket):
         """Keep `events` as JSON Lines in one object, whose key is a function of them."""
         body = "".join(json.dumps(asdict(event)) + "\n" for event in events).encode()
         name = hashlib.sha256(body).hexdigest()[:32]
-        self.put(f"quarantine/dt={now:%Y-%m-%d}/{source_id}/{name}.jsonl", body)
+        self.put(f"{QUARANTINE_PREFIX}dt={now:%Y-%m-%d}/{source_id}/{name}.jsonl", body)

@@ -55,7 +55,7 @@ class Detection(Construct):
             "RecordsParked",
             self.parked.metric_approximate_number_of_messages_visible(period=Duration.minutes(5)),
             above=0,
-            description="A stream record could not be processed and is parked: look at the parked queue",
+            description="A stream record could not be processed and is parked: `overcut parked list` says why",
         )
 
     def _detect_anomalies(self, stage: SensorsStage, storage: Storage, alerting: Alerting) -> PipelineFunction:

@@ -76,12 +76,11 @@ class Outcomes(Protocol):
     def warning(self, event: str, **fields: Any) -> None: ...
 
 
-@dataclass(frozen=True)
-class Poller:
-    """What polling needs.
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """Stores what sources say.
 
     Attributes:
-        connect: opens a source's stream after a given event id.
         retention: how long a reading stays in the table.
         buckets: how many buckets sensors are exported in.
         known_sensors: remembered between polls, only to save reads.
@@ -89,16 +88,71 @@ class Poller:
 
     readings: ReadingsStore
     sensors: SensorsStore
-    sources: SourcesStore
     pending: PendingExportsStore
-    bucket: DataBucket
-    connect: Callable[[SourceSetting, str], Connection]
     clock: Clock
-    threads: Executor
     outcomes: Outcomes
     retention: timedelta
     buckets: int
     known_sensors: set[str] = field(default_factory=set)
+
+    @property
+    def oldest(self) -> datetime:
+        """What was measured before is no longer taken."""
+        return self.clock.now() - self.retention + RETENTION_MARGIN
+
+    def keep(self, source: SourceSetting, readings: list[Reading], threads: Executor) -> None:
+        """Store readings, no two of the same sensor and time; the last that comes for a minute wins."""
+        self._register(source, readings)
+        self.readings.put(readings, self._expiry, threads)
+        self._mark(readings)
+
+    def keep_missing(self, source: SourceSetting, reading: Reading) -> bool:
+        """Store a reading that comes out of its turn, unless its minute has one by now; whether it was stored."""
+        self._register(source, [reading])
+        is_stored = self.readings.put_missing(reading, self._expiry)
+        self._mark([reading])
+        return is_stored
+
+    def _expiry(self, moment: datetime) -> int:
+        return self.clock.expiry(moment + self.retention)
+
+    def _mark(self, readings: list[Reading]) -> None:
+        """Hours that are over are exported again."""
+        now = self.clock.now()
+        self.pending.mark(
+            (
+                (bucket_of(reading.sensor_id, self.buckets), hour)
+                for reading in readings
+                if (hour := hour_of(reading.measured_at)) + timedelta(hours=1) <= now
+            ),
+            uuid.uuid4().hex,
+        )
+
+    def _register(self, source: SourceSetting, readings: list[Reading]) -> None:
+        """Sensors seen for the first time register themselves; until somebody assigns them they alert the default."""
+        first_seen = {r.sensor_id: r for r in readings if r.sensor_id not in self.known_sensors}
+        if not first_seen:
+            return
+        for sensor_id in first_seen.keys() - self.sensors.registered(first_seen):
+            units = source.mapping.measures
+            measures = {measure: units[measure] for measure in first_seen[sensor_id].values}
+            if self.sensors.register(Sensor(sensor_id, source.source_id, measures), self.buckets):
+                self.outcomes.count("SensorsRegistered")
+        self.known_sensors.update(first_seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poller(Intake):
+    """What polling needs.
+
+    Attributes:
+        connect: opens a source's stream after a given event id.
+    """
+
+    sources: SourcesStore
+    bucket: DataBucket
+    connect: Callable[[SourceSetting, str], Connection]
+    threads: Executor
 
     def poll(self, source: SourceSetting, poll_id: str, seconds: float) -> None:
         """Hold the source's stream until the next poll holds it, at most `seconds`.
@@ -185,8 +239,7 @@ class _Poll:
                 flush_at = time.monotonic() + FLUSH_SECONDS
 
     def _take(self, stream: EventStream, chunk: bytes) -> None:
-        now = self._poller.clock.now()
-        oldest = now - self._poller.retention + RETENTION_MARGIN
+        now, oldest = self._poller.clock.now(), self._poller.oldest
         for event in stream.feed(chunk):
             if isinstance(event, RefusedEvent):
                 self._quarantined.append(QuarantinedEvent(event.raw, event.reason, event.last_event_id))
@@ -204,18 +257,7 @@ class _Poll:
         poller, source_id = self._poller, self._source.source_id
         readings = list(self._readings.values())
         if readings:
-            self._register(readings)
-            expiry, retention = poller.clock.expiry, poller.retention
-            poller.readings.put(readings, lambda moment: expiry(moment + retention), poller.threads)
-            now = poller.clock.now()
-            poller.pending.mark(
-                (
-                    (bucket_of(reading.sensor_id, poller.buckets), hour)
-                    for reading in readings
-                    if (hour := hour_of(reading.measured_at)) + timedelta(hours=1) <= now
-                ),
-                uuid.uuid4().hex,
-            )
+            poller.keep(self._source, readings, poller.threads)
         if self._quarantined:
             poller.bucket.quarantine(source_id, self._quarantined, poller.clock.now())
         if readings or self._quarantined or self.cursor != self._stored_cursor:
@@ -227,15 +269,3 @@ class _Poll:
         poller.outcomes.count("EventsQuarantined", len(self._quarantined))
         self._readings, self._quarantined = {}, []
         self._successor_connected = state.connected_poll != self._poll_id
-
-    def _register(self, readings: list[Reading]) -> None:
-        """Sensors seen for the first time register themselves; until somebody assigns them they alert the default."""
-        first_seen = {r.sensor_id: r for r in readings if r.sensor_id not in self._poller.known_sensors}
-        if not first_seen:
-            return
-        for sensor_id in first_seen.keys() - self._poller.sensors.registered(first_seen):
-            units = self._source.mapping.measures
-            measures = {measure: units[measure] for measure in first_seen[sensor_id].values}
-            if self._poller.sensors.register(Sensor(sensor_id, self._source.source_id, measures), self._poller.buckets):
-                self._poller.outcomes.count("SensorsRegistered")
-        self._poller.known_sensors.update(first_seen)
