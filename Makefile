@@ -19,7 +19,7 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check benchmark format clean
+.PHONY: help setup demo test stream check benchmark format clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ demo: setup ## deploy both pipelines to the embedded cloud, see a text and a tic
 
 test: setup ## run every test
 	$(PYTEST)
+
+stream: setup ## run the stream from hell, and print its figures
+	$(PYTEST) tests/functional/test_stream_from_hell.py
 
 check: setup ## format, lint, types, import contracts and every test: what CI runs
 	.venv/bin/ruff format --check .

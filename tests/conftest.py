@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -70,3 +71,16 @@ def recorded_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"recorded data is absent: {name} is not in ../shared/data")
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what suites counted, each summed over its tests: their record properties that are numbers by name."""
+    suites: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for report in terminalreporter.stats.get("", []):
+        if report.when == "teardown":
+            for suite, figures in report.user_properties:
+                suites[suite].update(figures)
+    for suite, figures in suites.items():
+        terminalreporter.section(suite)
+        for name, number in figures.items():
+            terminalreporter.line(f"{number:>8,}  {name.replace('_', ' ')}")

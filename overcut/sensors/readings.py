@@ -90,6 +90,8 @@ def make_reading(
         )
     if not sensor_id.isprintable() or sensor_id != sensor_id.strip() or sensor_id.startswith("#"):
         raise RefusedReadingError(f"sensor_id has a control character, a space around it or a leading #: {sensor_id!r}")
+    if "\N{REPLACEMENT CHARACTER}" in sensor_id:
+        raise RefusedReadingError(f"sensor_id holds bytes that are not UTF-8: {sensor_id!r}")
     moment = parse_time(measured_at)
     if moment > now + FUTURE_TOLERANCE:
         raise RefusedReadingError(

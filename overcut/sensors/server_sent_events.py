@@ -224,7 +224,7 @@ def _advice(status: int) -> str:
     if status == 429:
         return "it must allow two connections at once, because polls overlap"
     if 300 <= status < 400:
-        return "redirects are not followed, name the address it points to as the url"
+        return "redirects are followed by https only, at most five; name where they end as the url"
     if status >= 500:
         return "a fault of the source or of what stands before it; the next poll tries again"
     return "check the url"

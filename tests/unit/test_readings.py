@@ -131,6 +131,7 @@ def test_sensor_ids(sensor_id: str) -> None:
         "a\n",
         "a\x00b",
         "\u202ea",
+        "a\ufffd",
         "\u200b",
         "\ud800",
         "#a",

@@ -469,7 +469,7 @@ def test_a_stream_of_events_is_accepted(content_type: str) -> None:
             301,
             None,
             SourceRefusedError,
-            "answered 301: redirects are not followed, name the address it points to as the url",
+            "answered 301: redirects are followed by https only, at most five; name where they end as the url",
         ),
         (429, None, SourceRefusedError, "answered 429: it must allow two connections at once, because polls overlap"),
         (

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from overcut.sensors.server_sent_events import CONTENT_TYPE, SourceError, check_response
+from overcut.sensors.server_sent_events import (
+    CONTENT_TYPE,
+    NotAnEventStreamError,
+    SourceError,
+    SourceRefusedError,
+    check_response,
+)
 
 CONNECT_SECONDS = 10.0
 # until the status and headers have come; a stream itself may be quiet for as long as it likes
@@ -18,6 +26,9 @@ ANSWER_SECONDS = 20.0
 CHUNK_BYTES = 64 * 1024
 # what may wait to be parsed: 2 MiB, then the thread stops reading and the source's own buffers fill
 WAITING_CHUNKS = 32
+MOST_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
+_ENCODINGS = {"", "identity", "gzip", "x-gzip"}
 
 
 class SourceUnreachableError(SourceError):
@@ -27,9 +38,28 @@ class SourceUnreachableError(SourceError):
 class _PatientConnection(urllib3.connection.HTTPConnection):
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3's own override
         sock = self.sock
-        response = super().getresponse()
+        # a source that sends its answer byte by byte never keeps a read waiting for long
+        late = threading.Event()
+        hang_up = threading.Timer(ANSWER_SECONDS, _hang_up, [sock, late])
+        hang_up.start()
+        response = None
+        try:
+            response = super().getresponse()
+        finally:
+            hang_up.cancel()
+            if late.is_set():
+                if response:  # what was cut off may look like a whole answer
+                    response.close()
+                raise TimeoutError(f"no whole answer in {ANSWER_SECONDS:.0f} seconds")
         sock.settimeout(None)
         return response
+
+
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with suppress(OSError):
+        # the connection below TLS: who reads meets its end
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class _PatientTlsConnection(_PatientConnection, urllib3.connection.HTTPSConnection):
@@ -71,20 +101,12 @@ class Connection:
             if not (authorization.isascii() and authorization.isprintable()):
                 raise SourceError("its secret is not a header's value: it holds a line end or a character beyond ASCII")
             headers["Authorization"] = authorization
-        try:
-            self._response = pool.request(
-                "GET",
-                url,
-                headers=headers,
-                preload_content=False,
-                redirect=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise SourceUnreachableError(f"could not be reached: {error}") from error
+        self._response = _answer(pool, url, headers)
         try:
             check_response(self._response.status, self._response.headers.get("Content-Type"))
+            encoding = self._response.headers.get("Content-Encoding", "").strip().lower()
+            if encoding not in _ENCODINGS:
+                raise NotAnEventStreamError(f"answered in the encoding {encoding:.40}; only gzip was asked for")
         except SourceError:
             self._response.close()
             raise
@@ -128,6 +150,44 @@ class Connection:
                     return
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             self._chunks.put(SourceUnreachableError(f"broke off: {error}"))
+
+
+def _answer(pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    """The answer of a source, or of where it redirects to: by https only, and elsewhere without credentials."""
+    for _ in range(MOST_REDIRECTS + 1):
+        try:
+            response = pool.request(
+                "GET",
+                url,
+                headers=headers,
+                preload_content=False,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise SourceUnreachableError(f"could not be reached: {error}") from error
+        location = response.headers.get("Location")
+        if response.status not in _REDIRECTS or location is None:
+            return response
+        response.close()
+        before = _origin(url)
+        try:
+            url = urljoin(url, location)
+            origin = _origin(url)
+        except ValueError:  # a location that is no address
+            break
+        if origin[0] != "https" or not origin[1]:
+            break
+        if origin != before:
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
+    raise SourceRefusedError(response.status)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: two of one origin are the same server."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def wait(seconds: float, until: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from lambdas.runtime.clock import Clock
-from lambdas.sensors.poll_readings.connection import Connection, wait
+from lambdas.sensors.poll_readings.connection import Connection, SourceUnreachableError, wait
 from lambdas.sensors.stores import (
     DataBucket,
     PendingExportsStore,
@@ -42,6 +42,8 @@ NEXT_TRY = timedelta(minutes=1)
 # a source that answers 204 asks its clients to stay away
 STAY_AWAY = timedelta(minutes=10)
 DEFAULT_RETRY_MS = 1_000
+# what a source asks for may be nothing at all
+SHORTEST_RETRY_MS = 100
 # an hour that begins to expire must not be exported again: what is left of it would replace the whole
 RETENTION_MARGIN = timedelta(days=1)
 # a stream held for so long without a byte is reported: even a quiet source sends heartbeats
@@ -204,20 +206,34 @@ class _Poll:
         self._heard = False
 
     def run(self) -> None:
-        is_first = True
+        is_first, retry_ms = True, DEFAULT_RETRY_MS
+        broken: SourceUnreachableError | None = None
         while not self._over():
-            connection = self._poller.connect(self._source, self.cursor)
-            stream = EventStream(self.cursor)
             try:
-                # only once: a source that hung up may have come back to the successor first
+                connection = self._poller.connect(self._source, self.cursor)
+            except SourceUnreachableError as error:
                 if is_first:
-                    self._poller.sources.connected(self._source.source_id, self._poll_id)
-                is_first = False
-                self._read(connection, stream)
-            finally:
-                connection.close()
-                self._flush()
-            wait((stream.retry_ms or DEFAULT_RETRY_MS) / 1000, self._over)
+                    raise
+                broken = error
+            else:
+                stream, broken = EventStream(self.cursor), None
+                try:
+                    # only once: a source that hung up may have come back to the successor first
+                    if is_first:
+                        self._poller.sources.connected(self._source.source_id, self._poll_id)
+                    is_first = False
+                    self._read(connection, stream)
+                except SourceUnreachableError as error:
+                    # what broke off is taken up again, as what ended is: the source may be starting anew
+                    broken = error
+                finally:
+                    connection.close()
+                    self._flush()
+                if stream.retry_ms is not None:
+                    retry_ms = max(stream.retry_ms, SHORTEST_RETRY_MS)
+            wait(retry_ms / 1000, self._over)
+        if broken and not self._successor_connected:
+            raise broken
         if not self._heard and time.monotonic() - self._began > SILENT_SECONDS:
             raise SourceError(f"connected, but sent nothing for {time.monotonic() - self._began:.0f} seconds")
 
