@@ -62,10 +62,14 @@ def list_parked(stage: Stage, queue: str | None, as_json: bool) -> None:
     if not listed:
         click.echo(f"Nothing is parked in stage {stage.name}.")
         return
-    table = Table("reference", "queue", "parked (UTC)", "what", "reason")
+    table = Table("reference", "queue")
+    table.add_column("parked (UTC)", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    table.add_column("reason", overflow="fold")
     for item in listed[:MOST_LISTED]:
         reason = item.reason if len(item.reason) <= 120 else f"{item.reason[:119]}…"
-        table.add_row(item.reference, item.queue, item.parked_at or "-", escape(item.what), escape(reason))
+        minute = item.parked_at[:16].replace("T", " ") or "-"
+        table.add_row(item.reference, item.queue, minute, escape(item.what), escape(reason))
     Console().print(table)
     if len(listed) > MOST_LISTED:
         click.echo(f"{len(listed) - MOST_LISTED} more are not shown; --json prints all.")

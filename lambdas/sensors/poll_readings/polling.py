@@ -2,6 +2,7 @@
 
 Polls overlap on purpose. One holds the stream until its successor is connected, so a source that cannot replay loses
 nothing; whatever both read is stored twice as the same bytes. The cursor moves only after everything before it is kept.
+A stream that ends or breaks off is taken up again after it, within the same poll.
 """
 
 import time
