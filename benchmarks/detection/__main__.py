@@ -4,7 +4,7 @@ Writes the tables of docs/detection.md; the method is told there. The tables of 
 checkout of the Numenta benchmark) stay as they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -78,10 +78,12 @@ def compare(
     return on_fleets, on_files
 
 
-def on_nab(checkout: Path, mapping: Map, progress: Progress) -> dict[str, nab.NabScores]:
+def on_nab(
+    checkout: Path, is_wanted: Callable[[str], bool], mapping: Map, progress: Progress
+) -> dict[str, nab.NabScores]:
     """Ours and some peers on the Numenta benchmark, then detectors whose scores it publishes."""
     corpus = nab.read_corpus(checkout)
-    entries: Mapping[str, nab.ScoreSeries] = {**ours.on_nab(), **PEERS_ON_NAB}
+    entries = {name: entry for name, entry in {**ours.on_nab(), **PEERS_ON_NAB}.items() if is_wanted(name)}
     found: dict[str, nab.NabScores] = {}
     for name, score_series in entries.items():
         scored = mapping(partial(nab.run, score_series), corpus)
@@ -144,7 +146,7 @@ def main(checkout: Path | None, seeds: int, sensors: int, data: Path, only: tupl
         if checkout is None:
             console.print("the Numenta benchmark is left out: give --nab with the path of a checkout of numenta/NAB")
         else:
-            sections["numenta"] = nab_table(on_nab(checkout, pool.map, progress))
+            sections["numenta"] = nab_table(on_nab(checkout, is_wanted, pool.map, progress))
     for name, text in sections.items():
         console.print(Markdown(text))
         if not only:
