@@ -4,7 +4,7 @@ Writes the tables of docs/detection.md; the method is told there. The tables of 
 checkout of the Numenta benchmark) stay as they are.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
