@@ -155,7 +155,9 @@ def approve(stage: SensorsStage, model_id: str, version: str) -> None:
     approved = load_cutoffs(system.bucket.get(cutoffs_key(model_id, version)))
     # trained now, as far as the order of cutoffs goes: what was promoted meanwhile is replaced
     again = [
-        replace(one, trained_at=_after(next(iter(system.cutoffs.newest(one.sensor_id, 1)), None), now))
+        replace(
+            one, trained_at=_after(next(iter(system.cutoffs.newest(one.sensor_id, 1)), None), now), is_approved=True
+        )
         for one in approved
     ]
     effective_from = system.cutoffs.promote(again, now)

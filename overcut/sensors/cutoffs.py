@@ -63,6 +63,7 @@ class Cutoff:
         stuck_after: so many equal readings in a row are a stuck sensor; 0 where it often shows equal ones.
         ranges: one a measure, in the order in which the forests take them. None at all: the sensor was silent for a
             whole training window and is learning again.
+        is_approved: a person put it to use: what was usual before it is no longer what later ones are compared with.
     """
 
     sensor_id: str
@@ -78,6 +79,7 @@ class Cutoff:
     reading_count: int
     stuck_after: int
     ranges: tuple[UsualRange, ...]
+    is_approved: bool = False
 
     @property
     def model_key(self) -> str:

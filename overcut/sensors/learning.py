@@ -116,7 +116,7 @@ def review(
     """
     reviewed, clamped, compared = [], [], 0
     for cutoff in cutoffs:
-        before = [one for one in earlier.get(cutoff.sensor_id, ()) if one.ranges][-EARLIER_VERSIONS:]
+        before = _comparable(earlier.get(cutoff.sensor_id, ()))
         if len(before) < FEWEST_VERSIONS or cutoff.sensor_id in anew:
             reviewed.append(cutoff)
             continue
@@ -130,6 +130,12 @@ def review(
     if len(clamped) >= most and len(clamped) > MOST_OUTSIDE * compared:
         held = f"{len(clamped)} of {compared} sensors changed more than they ever did: {', '.join(clamped[:5])}"
     return Review(tuple(reviewed), held, tuple(clamped))
+
+
+def _comparable(earlier: Sequence[Cutoff]) -> list[Cutoff]:
+    """The last versions that a sensor's new one is compared with: none before what a person approved."""
+    since = max((k for k, one in enumerate(earlier) if one.is_approved), default=0)
+    return [one for one in earlier[since:] if one.ranges][-EARLIER_VERSIONS:]
 
 
 def _clamped(cutoff: Cutoff, before: Sequence[Cutoff]) -> Cutoff:

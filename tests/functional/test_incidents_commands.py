@@ -337,7 +337,7 @@ def test_a_held_version_is_approved_by_hand(system: Cloud, trained: CohortModel)
     assert "2 sensors are judged by version held-1 of cold" in told
     for sensor_id in (SENSOR, OTHER):
         newest = system.cutoffs.newest(sensor_id, 3)
-        assert [one.model_version for one in newest] == ["held-1", "later"]
+        assert [(one.model_version, one.is_approved) for one in newest] == [("held-1", True), ("later", False)]
         assert in_force(newest, newest[0].effective_from) == newest[0]
         assert newest[0].effective_from >= now + PROMOTION_DELAY
     approved = system.model_events.of("cold")[-1]

@@ -253,6 +253,17 @@ def test_only_the_last_fortnight_counts() -> None:
     assert reviewed(new, *history(*[40.0] * 14, *[1.0] * 14))[1]
 
 
+def test_after_an_approval_what_was_before_no_longer_counts() -> None:
+    new = cutoff(20, level=usual(50.0))
+    before, approved = history(*[1.0] * 12), replace(cutoff(13, level=usual(45.0)), is_approved=True)
+    assert reviewed(new, *before, approved) == (new, False)
+    later = [cutoff(day, level=usual(48.0)) for day in (14, 15)]
+    assert reviewed(new, *before, approved, *later) == (new, False)
+    # it is compared again once three have been put to use
+    assert reviewed(cutoff(21, level=usual(500.0)), *before, approved, *later)[1]
+    assert not reviewed(cutoff(21, level=usual(500.0)), *before, approved, later[0])[1]
+
+
 def test_a_sensor_that_is_learned_anew_may_change() -> None:
     new = cutoff(9, level=usual(50.0))
     assert reviewed(new, *history(1.0, 1.0, 1.0), anew=frozenset("a")) == (new, False)
