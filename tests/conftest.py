@@ -8,11 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stacks.stage import read_stage
+
+if TYPE_CHECKING:
+    from aws_cdk import Stack
 
 # CDK's library runs on Node.js: where the machine has none that fits, the one beside this Python does
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -29,21 +32,30 @@ def synthesized(stage_name: str, pipeline: str = "sensors") -> dict[str, Any]:
 
 @cache
 def _synthesized(stage_name: str, pipeline: str) -> str:
+    from aws_cdk.assertions import Template
+
+    return json.dumps(Template.from_stack(stack_of(stage_name, pipeline)).to_json())
+
+
+@cache
+def stack_of(stage_name: str, pipeline: str) -> "Stack":
+    """The stack that `synthesized` is of."""
+    return new_stack(stage_name, pipeline)
+
+
+def new_stack(stage_name: str, pipeline: str) -> "Stack":
+    """A stage's stack of a pipeline, in an app of its own."""
     # imported here, since importing CDK's library starts Node.js, which most tests do not need
     import aws_cdk as cdk
-    from aws_cdk.assertions import Template
 
     from stacks.etl_jobs.stack import EtlJobsStack
     from stacks.sensors.stack import SensorsStack
 
     stage = read_stage(stage_name)
     app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
-    stack: cdk.Stack
     if pipeline == "sensors":
-        stack = SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage.with_sensors())
-    else:
-        stack = EtlJobsStack(app, f"Overcut-{stage.name}-etl-jobs", stage=stage.with_etl_jobs())
-    return json.dumps(Template.from_stack(stack).to_json())
+        return SensorsStack(app, f"Overcut-{stage.name}-sensors", stage=stage.with_sensors())
+    return EtlJobsStack(app, f"Overcut-{stage.name}-etl-jobs", stage=stage.with_etl_jobs())
 
 
 def resources_of(template: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:

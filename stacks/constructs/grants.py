@@ -5,10 +5,24 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 
+from stacks.constructs.acknowledgements import acknowledge_wildcard
 
-def allow(grantee: iam.IGrantable, resource_arn: str, *actions: str) -> None:
-    """Let `grantee` do exactly `actions` with one resource, or with the objects of one prefix."""
+
+def allow(grantee: iam.IGrantable, resource_arn: str, *actions: str, why: str = "") -> None:
+    """Let `grantee` do exactly `actions` with one resource.
+
+    Args:
+        why: where the ARN is a pattern, why no resource can be named.
+    """
     iam.Grant.add_to_principal(grantee=grantee, actions=list(actions), resource_arns=[resource_arn])
+    if why:
+        acknowledge_wildcard(grantee, resource_arn, why)
+
+
+def allow_objects(grantee: iam.IGrantable, bucket: s3.IBucket, prefix: str, *actions: str) -> None:
+    """Let `grantee` do exactly `actions` with the objects whose keys begin with `prefix`."""
+    why = f"objects below {prefix} only: their keys are made of days, buckets and versions, and are not known here"
+    allow(grantee, bucket.arn_for_objects(f"{prefix}*"), *actions, why=why)
 
 
 @jsii.implements(lambda_.IEventSourceDlq)
@@ -25,6 +39,6 @@ class FailuresToBucket:
     def bind(
         self, target: lambda_.IEventSourceMapping, target_handler: lambda_.IFunction
     ) -> lambda_.DlqDestinationConfig:
-        allow(target_handler, self._bucket.arn_for_objects("aws/lambda/*"), "s3:PutObject")
+        allow_objects(target_handler, self._bucket, "aws/lambda/", "s3:PutObject")
         allow(target_handler, self._bucket.bucket_arn, "s3:ListBucket")
         return lambda_.DlqDestinationConfig(destination=self._bucket.bucket_arn)

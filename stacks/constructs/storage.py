@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from stacks.constructs.acknowledgements import acknowledge
+from stacks.constructs.grants import allow
 from stacks.stage import Stage
 
 STRING, NUMBER = dynamodb.AttributeType.STRING, dynamodb.AttributeType.NUMBER
@@ -52,6 +55,16 @@ class DataTable(dynamodb.Table):
             deletion_protection=stage.keep_data,
             removal_policy=_removal_policy(stage),
         )
+        if not stage.keep_data:
+            acknowledge(self, "AwsSolutions-DDB3", "a stage that keeps no data has nothing to recover")
+
+    def allow(self, grantee: iam.IGrantable, *actions: str) -> None:
+        """Let `grantee` do exactly `actions` with the items; CDK's own grant would be for every index as well."""
+        allow(grantee, self.table_arn, *(f"dynamodb:{action}" for action in actions))
+
+    def allow_query_of(self, index: str, grantee: iam.IGrantable) -> None:
+        """Let `grantee` query one index."""
+        allow(grantee, f"{self.table_arn}/index/{index}", "dynamodb:Query")
 
     def add_keys_index(self, name: str, partition_key: Key, sort_key: Key) -> None:
         """An index that holds keys only."""
@@ -83,4 +96,10 @@ class PipelineBucket(s3.Bucket):
                 ),
                 *(s3.LifecycleRule(prefix=prefix, expiration=Duration.days(30)) for prefix in expiring),
             ],
+        )
+        acknowledge(
+            self,
+            "AwsSolutions-S1",
+            "this pipeline's roles alone read it; who wants a record of every read has CloudTrail's data events, "
+            "which also tell whose it was",
         )

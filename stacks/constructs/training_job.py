@@ -11,28 +11,18 @@ from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from stacks.constructs.acknowledgements import acknowledge_wildcard
 from stacks.constructs.bundling import Target, make_bundle, to_tar_gz
 from stacks.constructs.function import bundle_folder, shared_sources
-from stacks.constructs.grants import allow
+from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.training_image import REPOSITORY, TAG, registry_account
+from stacks.constructs.workflow import service_integration
 from stacks.stage import Stage
 
 TIMEOUT = Duration.hours(4)
 VOLUME_GB = 30
 # the image's scikit-learn needs Python 3.11 or newer, and the bundled wheels fit every Python from there on
 IMAGE = Target("x86_64", "3.11")
-
-
-def service_integration(scope: Construct, service: str, action: str) -> str:
-    """The `Resource` of a task state that calls a service in one of Step Functions' optimized ways."""
-    return Stack.of(scope).format_arn(
-        service="states",
-        region="",
-        account="",
-        resource=service,
-        resource_name=action,
-        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-    )
 
 
 class TrainingJob(Construct):
@@ -60,8 +50,9 @@ class TrainingJob(Construct):
             repository_arn=ecr.Repository.arn_for_local_repository(REPOSITORY, self, registry_account(stage.region)),
         )
         allow(self.role, self._source.bucket.arn_for_objects(self._source.s3_object_key), "s3:GetObject")
-        allow(self.role, bucket.arn_for_objects(f"training-jobs/{pipeline}/*"), "s3:PutObject")
+        allow_objects(self.role, bucket, f"training-jobs/{pipeline}/", "s3:PutObject")
         self._repository.grant_pull(self.role)
+        acknowledge_wildcard(self.role, "*", "a token is for the account's registries, not for one repository")
         self._allow_logs()
 
     @property
@@ -89,7 +80,8 @@ class TrainingJob(Construct):
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )
         actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"]
-        self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[log_group]))
+        why = "SageMaker names a log stream after the training job, in the one group of all of them"
+        allow(self.role, log_group, *actions, why=why)
 
     def state(
         self,
@@ -150,7 +142,8 @@ class TrainingJob(Construct):
         """
         jobs = Stack.of(self).format_arn(service="sagemaker", resource="training-job", resource_name=f"{self._name}-*")
         actions = ["sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob"]
-        workflow.add_to_role_policy(iam.PolicyStatement(actions=[*actions, "sagemaker:AddTags"], resources=[jobs]))
+        why = "a job's name is unique for ever: the execution makes it"
+        allow(workflow, jobs, *actions, "sagemaker:AddTags", why=why)
         allow_waiting(workflow, "StepFunctionsGetEventsForSageMakerTrainingJobsRule")
         allow_passing(workflow, self.role, "sagemaker.amazonaws.com")
 

@@ -1,10 +1,15 @@
 """One of the project's Step Functions workflows."""
 
-from aws_cdk import Duration
+from collections.abc import Mapping
+
+from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from stacks.constructs.function import log_group
+from stacks.constructs.acknowledgements import acknowledge_lint, acknowledge_wildcard
+from stacks.constructs.function import DEPENDS_ON_ITS_ROLE, log_group
+from stacks.constructs.grants import allow
 from stacks.constructs.operations import Operations
 from stacks.stage import Stage
 
@@ -33,8 +38,11 @@ class Workflow(sfn.StateMachine):
             definition_body=sfn.DefinitionBody.from_chainable(definition),
             timeout=timeout,
             tracing_enabled=True,
-            logs=sfn.LogOptions(destination=logs_to, level=sfn.LogLevel.ERROR),
+            # what happened and when; without the data of the states
+            logs=sfn.LogOptions(destination=logs_to, level=sfn.LogLevel.ALL),
         )
+        acknowledge_lint(self, "W3005", DEPENDS_ON_ITS_ROLE)
+        acknowledge_wildcard(self, "*", "the account's log deliveries and traces have no resource")
         # a workflow that is stopped at its time limit has not failed by Step Functions' count
         for name, metric in (
             ("Failed", self.metric_failed(period=Duration.minutes(5))),
@@ -46,3 +54,52 @@ class Workflow(sfn.StateMachine):
                 above=0,
                 description=f"{failure}: look at the execution's history",
             )
+
+    def allow_invoking(self, function: lambda_.IFunction) -> None:
+        """Let it invoke a function as it is deployed; CDK's own grant would be for every version as well."""
+        allow(self, function.function_arn, "lambda:InvokeFunction")
+
+
+def service_integration(scope: Construct, service: str, action: str) -> str:
+    """The `Resource` of a task state that calls a service in one of Step Functions' optimized ways."""
+    return Stack.of(scope).format_arn(
+        service="states",
+        region="",
+        account="",
+        resource=service,
+        resource_name=action,
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
+
+
+def invoke(
+    scope: Construct,
+    construct_id: str,
+    function: lambda_.IFunction,
+    *,
+    payload: Mapping[str, str] | str,
+    retry_after_seconds: int = 5,
+) -> sfn.CustomState:
+    """The state that invokes a function; whatever goes wrong, throttling above all, it is invoked again, five times.
+
+    Args:
+        payload: what it is given, by JSONPath.
+    """
+    given = {"Payload.$": payload} if isinstance(payload, str) else {"Payload": dict(payload)}
+    return sfn.CustomState(
+        scope,
+        construct_id,
+        state_json={
+            "Type": "Task",
+            "Resource": service_integration(scope, "lambda", "invoke"),
+            "Parameters": {"FunctionName": function.function_arn, **given},
+            "Retry": [
+                {
+                    "ErrorEquals": ["States.ALL"],
+                    "IntervalSeconds": retry_after_seconds,
+                    "MaxAttempts": 5,
+                    "BackoffRate": 2,
+                }
+            ],
+        },
+    )

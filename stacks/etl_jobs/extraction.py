@@ -9,8 +9,9 @@ from constructs import Construct
 
 from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, HISTORICAL_PREFIX, RECENT_PREFIX, REJECTED_PREFIX
 from stacks.constructs.bundling import ROOT
-from stacks.constructs.grants import allow
-from stacks.constructs.training_job import allow_passing, allow_waiting, service_integration
+from stacks.constructs.grants import allow, allow_objects
+from stacks.constructs.training_job import allow_passing, allow_waiting
+from stacks.constructs.workflow import service_integration
 from stacks.etl_jobs.storage import Storage
 from stacks.stage import EtlJobsStage, LakeFields
 
@@ -55,11 +56,12 @@ class Extraction(Construct):
         for bucket_arn in dict.fromkeys((storage.lake_bucket_arn, storage.bucket.bucket_arn)):
             allow(role, bucket_arn, "s3:ListBucket")
         for objects in storage.lake_objects_arns:
-            allow(role, objects, "s3:GetObject")
+            why = "orchestrators name the lake's objects" if objects.endswith("*") else ""
+            allow(role, objects, "s3:GetObject", why=why)
         for prefix in (HISTORICAL_PREFIX, RECENT_PREFIX, REJECTED_PREFIX, EXTRACTIONS_PREFIX):
             # without the slash: Spark's file system keeps markers of folders beside them
-            objects = storage.bucket.arn_for_objects(f"{prefix.rstrip('/')}*")
-            allow(role, objects, "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+            actions = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+            allow_objects(role, storage.bucket, prefix.rstrip("/"), *actions)
         return role
 
     def state(self, construct_id: str, *, mode: str, days: int) -> sfn.CustomState:
@@ -116,6 +118,7 @@ class Extraction(Construct):
         """
         application = self.application.attr_arn
         allow(workflow, application, "emr-serverless:StartJobRun")
-        allow(workflow, f"{application}/jobruns/*", "emr-serverless:GetJobRun", "emr-serverless:CancelJobRun")
+        runs, actions = f"{application}/jobruns/*", ("emr-serverless:GetJobRun", "emr-serverless:CancelJobRun")
+        allow(workflow, runs, *actions, why="EMR Serverless makes a run's id; they are runs of this application")
         allow_waiting(workflow, "StepFunctionsGetEventsForEMRServerlessJobRule")
         allow_passing(workflow, self.role, "emr-serverless.amazonaws.com")

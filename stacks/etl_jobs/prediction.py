@@ -7,14 +7,13 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_stepfunctions as sfn
-from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, PREDICTIONS_PREFIX, PROMOTED_PREFIX, RECENT_PREFIX
 from stacks.constructs.function import PipelineFunction
-from stacks.constructs.grants import allow
+from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.operations import Operations
-from stacks.constructs.workflow import Workflow
+from stacks.constructs.workflow import Workflow, invoke
 from stacks.etl_jobs import extraction
 from stacks.etl_jobs.extraction import Extraction
 from stacks.etl_jobs.storage import Storage
@@ -57,6 +56,8 @@ class Prediction(Construct):
             failure="Judging the recent runs of ETL jobs, or telling about them, failed",
         )
         extraction_.allow_running(self.predict)
+        self.predict.allow_invoking(self.predict_anomalies)
+        self.predict.allow_invoking(self.open_tickets)
         for name, metric, description in (
             ("TicketsParked", "TicketsParked", "A ticket could not be told of: see `overcut tickets list`"),
             ("LakeIsSilent", "JobsMissedInSilence", "Runs are due and the data lake has no new record: is it fed?"),
@@ -83,8 +84,8 @@ class Prediction(Construct):
         bucket = storage.bucket
         allow(function, bucket.bucket_arn, "s3:ListBucket")
         for prefix in (RECENT_PREFIX, PROMOTED_PREFIX, EXTRACTIONS_PREFIX):
-            allow(function, bucket.arn_for_objects(f"{prefix}*"), "s3:GetObject")
-        allow(function, bucket.arn_for_objects(f"{PREDICTIONS_PREFIX}*"), "s3:PutObject")
+            allow_objects(function, bucket, prefix, "s3:GetObject")
+        allow_objects(function, bucket, PREDICTIONS_PREFIX, "s3:PutObject")
         return function
 
     def _open_tickets(self, stage: EtlJobsStage, storage: Storage) -> PipelineFunction:
@@ -107,13 +108,11 @@ class Prediction(Construct):
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
             },
         )
-        storage.tickets.grant(
-            function,
-            *(f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")),
-        )
+        storage.tickets.allow(function, "BatchGetItem", "GetItem", "PutItem", "UpdateItem")
+        storage.tickets.allow_query_of("attention", function)
         allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
         for prefix in (PREDICTIONS_PREFIX, EXTRACTIONS_PREFIX):
-            allow(function, storage.bucket.arn_for_objects(f"{prefix}*"), "s3:GetObject")
+            allow_objects(function, storage.bucket, prefix, "s3:GetObject")
         self._allow_sink(function, stage)
         return function
 
@@ -131,8 +130,9 @@ class Prediction(Construct):
             allow(function, secret, "secretsmanager:GetSecretValue")
             return
         items = stack.format_arn(service="ssm", resource="opsitem", resource_name="*")
-        allow(function, items, "ssm:GetOpsItem", "ssm:UpdateOpsItem")
-        allow(function, "*", "ssm:CreateOpsItem", "ssm:DescribeOpsItems")
+        allow(function, items, "ssm:GetOpsItem", "ssm:UpdateOpsItem", why="OpsCenter makes an item's id")
+        no_name = "what is not there yet has no name, and a search goes through every item of the account"
+        allow(function, "*", "ssm:CreateOpsItem", "ssm:DescribeOpsItems", why=no_name)
 
     def _predict_every_bucket(self, buckets: int) -> sfn.Chain:
         each = sfn.Map(
@@ -146,27 +146,17 @@ class Prediction(Construct):
             max_concurrency=AT_ONCE,
             result_path=sfn.JsonPath.DISCARD,
         )
-        predict = tasks.LambdaInvoke(
-            self, "PredictBucket", lambda_function=self.predict_anomalies, retry_on_service_exceptions=False
-        )
-        # whatever went wrong, throttling above all: judging a bucket again overwrites the same objects
-        predict.add_retry(errors=[sfn.Errors.ALL], interval=Duration.seconds(5), max_attempts=5, backoff_rate=2)
-        each.item_processor(predict)
+        # judging a bucket again overwrites the same objects
+        each.item_processor(invoke(self, "PredictBucket", self.predict_anomalies, payload="$"))
         all_of_them = sfn.Result.from_array(list(range(buckets)))
         return sfn.Pass(self, "Buckets", result=all_of_them, result_path="$.buckets").next(each)
 
-    def _tickets(self) -> tasks.LambdaInvoke:
-        tell = tasks.LambdaInvoke(
-            self,
-            "OpenTicketsOfAll",
-            lambda_function=self.open_tickets,
-            payload=sfn.TaskInput.from_object({"until": sfn.JsonPath.string_at("$.until")}),
-            payload_response_only=True,
-            retry_on_service_exceptions=False,
-        )
+    def _tickets(self) -> sfn.CustomState:
         # a sink that is down is tried again for half an hour, then by the next hour's run
-        tell.add_retry(errors=[sfn.Errors.ALL], interval=Duration.minutes(1), max_attempts=5, backoff_rate=2)
-        return tell
+        seconds = 60
+        return invoke(
+            self, "OpenTicketsOfAll", self.open_tickets, payload={"until.$": "$.until"}, retry_after_seconds=seconds
+        )
 
 
 def _of_open_tickets(metric: str) -> cloudwatch.Metric:

@@ -8,7 +8,7 @@ from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from overcut.etl_jobs.layout import HISTORICAL_PREFIX, MODELS_PREFIX, decision_key
-from stacks.constructs.grants import allow
+from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.operations import Operations
 from stacks.constructs.training_job import TIMEOUT, TrainingJob
 from stacks.constructs.workflow import Workflow
@@ -49,7 +49,8 @@ class Training(Construct):
         )
         extraction_.allow_running(self.train)
         job.allow_running(self.train)
-        allow(self.train, storage.bucket.arn_for_objects(decision_key("*")), "s3:GetObject")
+        decisions = storage.bucket.arn_for_objects(decision_key("*"))
+        allow(self.train, decisions, "s3:GetObject", why="a decision has the name of its training job")
         schedule = events.Schedule.expression(rules.training_schedule)
         events.Rule(self, "Scheduled", schedule=schedule, targets=[targets.SfnStateMachine(self.train)])
 
@@ -59,8 +60,8 @@ class Training(Construct):
             self, "Job", stage=stage, pipeline="etl_jobs", bucket=bucket, instance=stage.etl_jobs.training_instance
         )
         allow(job.role, bucket.bucket_arn, "s3:ListBucket")
-        allow(job.role, bucket.arn_for_objects(f"{HISTORICAL_PREFIX}*"), "s3:GetObject")
-        allow(job.role, bucket.arn_for_objects(f"{MODELS_PREFIX}*"), "s3:GetObject", "s3:PutObject")
+        allow_objects(job.role, bucket, HISTORICAL_PREFIX, "s3:GetObject")
+        allow_objects(job.role, bucket, MODELS_PREFIX, "s3:GetObject", "s3:PutObject")
         return job
 
     @staticmethod

@@ -10,8 +10,9 @@ from aws_cdk import aws_lambda_event_sources as event_sources
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from stacks.constructs.acknowledgements import acknowledge, acknowledge_wildcard
 from stacks.constructs.function import PipelineFunction
-from stacks.constructs.grants import FailuresToBucket, allow
+from stacks.constructs.grants import FailuresToBucket, allow_objects
 from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.storage import Storage
@@ -43,6 +44,7 @@ class Detection(Construct):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
         )
+        acknowledge(self.parked, "AwsSolutions-SQS3", "what is parked waits for people: it is itself where failures go")
         self.detect_anomalies = self._detect_anomalies(stage, storage, alerting)
         self.watch_sensors = self._watch_sensors(stage, storage, alerting)
         operations.alarm(
@@ -87,13 +89,11 @@ class Detection(Construct):
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
             },
         )
-        storage.readings.grant(function, "dynamodb:Query")
-        storage.sensors.grant(function, "dynamodb:GetItem")
-        storage.cutoffs.grant(function, "dynamodb:Query")
-        storage.incidents.grant(
-            function, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"
-        )
-        allow(function, storage.bucket.arn_for_objects("models/sensors/*"), "s3:GetObject")
+        storage.readings.allow(function, "Query")
+        storage.sensors.allow(function, "GetItem")
+        storage.cutoffs.allow(function, "Query")
+        storage.incidents.allow(function, "GetItem", "PutItem", "UpdateItem", "Query")
+        allow_objects(function, storage.bucket, "models/sensors/", "s3:GetObject")
         alerting.alerts.grant_publish(function)
         self.parked.grant(function, "sqs:SendMessage")
         function.add_event_source(
@@ -110,6 +110,12 @@ class Detection(Construct):
                     lambda_.FilterCriteria.filter({"eventName": lambda_.FilterRule.or_("INSERT", "MODIFY")})
                 ],
             )
+        )
+        acknowledge_wildcard(
+            function,
+            "*",
+            "Lambda lists streams to find the table's, and a list has no resource: "
+            "https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-eventsourcemapping.html",
         )
         return function
 
@@ -133,7 +139,8 @@ class Detection(Construct):
                 "NEW_NORMAL_AFTER_HOURS": json.dumps(stage.sensors.new_normal_after_hours),
             },
         )
-        storage.incidents.grant(function, "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query")
+        storage.incidents.allow(function, "BatchGetItem", "UpdateItem")
+        storage.incidents.allow_query_of("attention", function)
         alerting.alerts.grant_publish(function)
         events.Rule(
             self,

@@ -9,7 +9,7 @@ from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from stacks.constructs.function import PipelineFunction
-from stacks.constructs.grants import allow
+from stacks.constructs.grants import allow, allow_objects
 from stacks.sensors.storage import Storage
 from stacks.stage import SensorsStage
 
@@ -42,11 +42,11 @@ class Ingestion(Construct):
                 "EXPORT_BUCKETS": json.dumps(stage.sensors.export_buckets),
             },
         )
-        storage.readings.grant(self.poll_readings, "dynamodb:BatchWriteItem")
-        storage.sensors.grant(self.poll_readings, "dynamodb:BatchGetItem", "dynamodb:UpdateItem")
-        storage.sources.grant(self.poll_readings, "dynamodb:GetItem", "dynamodb:UpdateItem")
-        storage.pending_exports.grant(self.poll_readings, "dynamodb:BatchWriteItem")
-        allow(self.poll_readings, storage.bucket.arn_for_objects("quarantine/*"), "s3:PutObject")
+        storage.readings.allow(self.poll_readings, "BatchWriteItem")
+        storage.sensors.allow(self.poll_readings, "BatchGetItem", "UpdateItem")
+        storage.sources.allow(self.poll_readings, "GetItem", "UpdateItem")
+        storage.pending_exports.allow(self.poll_readings, "BatchWriteItem")
+        allow_objects(self.poll_readings, storage.bucket, "quarantine/", "s3:PutObject")
         for source_id in sorted(stage.sensors.sources):
             self._schedule(source_id, stage)
 

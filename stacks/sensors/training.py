@@ -7,14 +7,13 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
-from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from stacks.constructs.function import PipelineFunction
-from stacks.constructs.grants import allow
+from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.operations import Operations
 from stacks.constructs.training_job import TIMEOUT, TrainingJob
-from stacks.constructs.workflow import Workflow
+from stacks.constructs.workflow import Workflow, invoke
 from stacks.sensors.storage import Storage
 from stacks.stage import SensorsStage
 
@@ -49,6 +48,8 @@ class Training(Construct):
             operations=operations,
             failure="Training of the sensors' forests failed",
         )
+        self.export.allow_invoking(self.export_training_set)
+        self.train.allow_invoking(self.export_training_set)
         job.allow_running(self.train)
         events.Rule(self, "Hourly", schedule=EVERY_HOUR, targets=[targets.SfnStateMachine(self.export)])
         nightly = events.Schedule.expression(stage.sensors.training_schedule)
@@ -71,10 +72,10 @@ class Training(Construct):
                 "CLOCK": stage.clock,
             },
         )
-        storage.readings.grant(function, "dynamodb:Query")
-        storage.sensors.grant(function, "dynamodb:Query")
-        storage.pending_exports.grant(function, "dynamodb:Query", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem")
-        allow(function, storage.bucket.arn_for_objects("readings/*"), "s3:PutObject")
+        storage.readings.allow(function, "Query")
+        storage.sensors.allow_query_of("bucket", function)
+        storage.pending_exports.allow(function, "Query", "BatchWriteItem", "DeleteItem")
+        allow_objects(function, storage.bucket, "readings/", "s3:PutObject")
         return function
 
     def _export_all(self, name: str, stage: SensorsStage) -> sfn.Chain:
@@ -87,16 +88,8 @@ class Training(Construct):
             max_concurrency=16,
             result_path=sfn.JsonPath.DISCARD,
         )
-        export = tasks.LambdaInvoke(
-            self,
-            f"{name}Bucket",
-            lambda_function=self.export_training_set,
-            payload=sfn.TaskInput.from_object({"bucket": sfn.JsonPath.number_at("$")}),
-            retry_on_service_exceptions=False,
-        )
-        # whatever went wrong, throttling above all: exporting a bucket again overwrites the same objects
-        export.add_retry(errors=[sfn.Errors.ALL], interval=Duration.seconds(5), max_attempts=5, backoff_rate=2)
-        each.item_processor(export)
+        # exporting a bucket again overwrites the same objects
+        each.item_processor(invoke(self, f"{name}Bucket", self.export_training_set, payload={"bucket.$": "$"}))
         return sfn.Pass(self, f"{name}Buckets", result=buckets, result_path="$.buckets").next(each)
 
     def _training_job(self, stage: SensorsStage, storage: Storage) -> TrainingJob:
@@ -104,13 +97,13 @@ class Training(Construct):
         job = TrainingJob(
             self, "Job", stage=stage, pipeline="sensors", bucket=bucket, instance=stage.sensors.training_instance
         )
-        storage.sensors.grant(job.role, "dynamodb:Scan", "dynamodb:UpdateItem")
-        storage.incidents.grant(job.role, "dynamodb:Scan", "dynamodb:Query", "dynamodb:UpdateItem")
-        storage.cutoffs.grant(job.role, "dynamodb:Query", "dynamodb:BatchWriteItem")
-        storage.model_events.grant(job.role, "dynamodb:PutItem")
+        storage.sensors.allow(job.role, "Scan", "UpdateItem")
+        storage.incidents.allow(job.role, "Scan", "Query", "UpdateItem")
+        storage.cutoffs.allow(job.role, "Query", "BatchWriteItem")
+        storage.model_events.allow(job.role, "PutItem")
         allow(job.role, bucket.bucket_arn, "s3:ListBucket")
-        allow(job.role, bucket.arn_for_objects("readings/*"), "s3:GetObject")
-        allow(job.role, bucket.arn_for_objects("models/sensors/*"), "s3:PutObject")
+        allow_objects(job.role, bucket, "readings/", "s3:GetObject")
+        allow_objects(job.role, bucket, "models/sensors/", "s3:PutObject")
         return job
 
     @staticmethod

@@ -187,8 +187,8 @@ def test_every_bucket_is_judged_before_tickets_are_opened(stage: str, buckets: i
     assert judge["Retry"][0]["ErrorEquals"] == ["States.ALL"]
     last = states[each["Next"]]
     assert (last["Resource"], last["Parameters"], last["End"]) == (
-        "PredictionOpenTickets",
-        {"until.$": "$.until"},
+        "arn:aws:states:::lambda:invoke",
+        {"FunctionName": "PredictionOpenTickets", "Payload": {"until.$": "$.until"}},
         True,
     )
     waits = last["Retry"][0]

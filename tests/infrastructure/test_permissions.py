@@ -53,7 +53,6 @@ IN_PROD: dict[str, Permissions] = {
         "IngestionPollReadingsLogs": WRITE_LOG,
         "StorageReadings": {"dynamodb:BatchWriteItem"},
         "StorageSensors": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
-        "StorageSensors/index/*": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
         "StorageSources": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
         "StoragePendingExports": {"dynamodb:BatchWriteItem"},
         "StorageData/quarantine/*": {"s3:PutObject"},
@@ -71,10 +70,8 @@ IN_PROD: dict[str, Permissions] = {
         },
         "*": {"dynamodb:ListStreams"},
         "StorageSensors": {"dynamodb:GetItem"},
-        "StorageSensors/index/*": {"dynamodb:GetItem"},
         "StorageCutoffs": {"dynamodb:Query"},
         "StorageIncidents": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"},
-        "StorageIncidents/index/*": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"},
         "StorageData/models/sensors/*": {"s3:GetObject"},
         # Lambda itself, for what the function could not process
         "StorageData": {"s3:ListBucket"},
@@ -84,26 +81,23 @@ IN_PROD: dict[str, Permissions] = {
     },
     "DetectionWatchSensorsRole": {
         "DetectionWatchSensorsLogs": WRITE_LOG,
-        "StorageIncidents": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"},
-        "StorageIncidents/index/*": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"},
+        "StorageIncidents": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
+        "StorageIncidents/index/attention": {"dynamodb:Query"},
         "AlertingAlerts": {"sns:Publish"},
     },
     "TrainingExportTrainingSetRole": {
         "TrainingExportTrainingSetLogs": WRITE_LOG,
         "StorageReadings": {"dynamodb:Query"},
-        "StorageSensors": {"dynamodb:Query"},
-        "StorageSensors/index/*": {"dynamodb:Query"},
+        "StorageSensors/index/bucket": {"dynamodb:Query"},
         "StoragePendingExports": {"dynamodb:Query", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem"},
         "StorageData/readings/*": {"s3:PutObject"},
     },
     "TrainingExportRole": {
         "TrainingExportTrainingSet": {"lambda:InvokeFunction"},
-        "TrainingExportTrainingSet:*": {"lambda:InvokeFunction"},
         "*": FOR_LOGS_AND_TRACES,
     },
     "TrainingTrainRole": {
         "TrainingExportTrainingSet": {"lambda:InvokeFunction"},
-        "TrainingExportTrainingSet:*": {"lambda:InvokeFunction"},
         "arn:aws:sagemaker:eu-central-1:123456789012:training-job/sensors-*": {
             "sagemaker:AddTags",
             "sagemaker:CreateTrainingJob",
@@ -121,9 +115,7 @@ IN_PROD: dict[str, Permissions] = {
     },
     "TrainingJobRole": {
         "StorageSensors": {"dynamodb:Scan", "dynamodb:UpdateItem"},
-        "StorageSensors/index/*": {"dynamodb:Scan", "dynamodb:UpdateItem"},
-        "StorageIncidents": {"dynamodb:Scan"},
-        "StorageIncidents/index/*": {"dynamodb:Scan"},
+        "StorageIncidents": {"dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"},
         "StorageCutoffs": {"dynamodb:BatchWriteItem", "dynamodb:Query"},
         "StorageModelEvents": {"dynamodb:PutItem"},
         "StorageData": {"s3:ListBucket"},
@@ -150,7 +142,6 @@ IN_PROD: dict[str, Permissions] = {
 
 
 _ASSETS = "arn:aws:s3:::cdk-hnb659fds-assets-123456789012-eu-central-1"
-_TABLE_OF_TICKETS = {f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")}
 _OBJECTS = {"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"}
 _WAIT = {"events:DescribeRule", "events:PutRule", "events:PutTargets"}
 _RULES = "arn:aws:events:eu-central-1:123456789012:rule"
@@ -201,9 +192,7 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
     "PredictionPredictRole": {
         **_RUN_SPARK,
         "PredictionPredictAnomalies": {"lambda:InvokeFunction"},
-        "PredictionPredictAnomalies:*": {"lambda:InvokeFunction"},
         "PredictionOpenTickets": {"lambda:InvokeFunction"},
-        "PredictionOpenTickets:*": {"lambda:InvokeFunction"},
         "*": FOR_LOGS_AND_TRACES,
     },
     "PredictionPredictAnomaliesRole": {
@@ -216,8 +205,8 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
     },
     "PredictionOpenTicketsRole": {
         "PredictionOpenTicketsLogs": WRITE_LOG,
-        "StorageTickets": _TABLE_OF_TICKETS,
-        "StorageTickets/index/*": _TABLE_OF_TICKETS,
+        "StorageTickets": {f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "UpdateItem")},
+        "StorageTickets/index/attention": {"dynamodb:Query"},
         "StorageData": {"s3:ListBucket"},
         "StorageData/predictions/*": {"s3:GetObject"},
         "StorageData/extractions/*": {"s3:GetObject"},
