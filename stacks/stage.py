@@ -234,11 +234,16 @@ class EtlJobs(_Settings):
 
 
 class Stage(_Settings):
-    """One deployment, of one pipeline or both."""
+    """One deployment, of one pipeline or both.
+
+    Attributes:
+        own_key: what is kept is encrypted with a key of the account's own, one a stack, instead of AWS's.
+    """
 
     name: Name
     region: Annotated[str, Field(pattern=_REGION)]
     keep_data: bool = True
+    own_key: bool = False
     clock: str = "system"
     operations_emails: list[str] = []
     functions: Functions = Functions()

@@ -11,11 +11,13 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.constructs.acknowledgements import acknowledge, acknowledge_lint
+from stacks.constructs.acknowledgements import acknowledge, acknowledge_lint, acknowledge_wildcard
 from stacks.constructs.bundling import ROOT, Target, make_bundle
+from stacks.constructs.encryption import allow_own_key, own_key
 from stacks.stage import Stage
 
 MEMORY_MB = 128
+TRACES = "https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html"
 DEPENDS_ON_ITS_ROLE = "CDK makes it wait for its role's policy and, needlessly, names the role beside it"
 _ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64}
 _RETENTION = {
@@ -46,7 +48,10 @@ def shared_sources(pipeline: str) -> list[str]:
 def log_group(scope: Construct, construct_id: str, stage: Stage) -> logs.LogGroup:
     """A log group that keeps its events as long as the stage says, and goes with the stack."""
     retention = _RETENTION[stage.functions.log_retention_days]
-    return logs.LogGroup(scope, construct_id, retention=retention, removal_policy=RemovalPolicy.DESTROY)
+    key = own_key(scope, stage)
+    return logs.LogGroup(
+        scope, construct_id, retention=retention, removal_policy=RemovalPolicy.DESTROY, encryption_key=key
+    )
 
 
 class PipelineFunction(lambda_.Function):
@@ -76,6 +81,7 @@ class PipelineFunction(lambda_.Function):
         logs_to = log_group(scope, f"{construct_id}Logs", stage)
         role = iam.Role(scope, f"{construct_id}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         logs_to.grant_write(role)
+        allow_own_key(role, scope, stage)
         super().__init__(
             scope,
             construct_id,
@@ -87,12 +93,15 @@ class PipelineFunction(lambda_.Function):
             handler=f"lambdas.{pipeline}.{function}.handler.handler",
             code=lambda_.Code.from_asset(str(_bundle(stage, pipeline, function))),
             environment=dict(environment),
+            environment_encryption=own_key(scope, stage),
+            tracing=lambda_.Tracing.ACTIVE,
             log_group=logs_to,
             role=role,
             retry_attempts=retry_attempts,
             max_event_age=max_event_age,
         )
         acknowledge(self, "AwsSolutions-L1", "3.13 is what every bundle is made for and tested on, in Lambda's runtime")
+        acknowledge_wildcard(self, "*", "traces have no resource: " + TRACES)
         acknowledge_lint(self, "W3005", DEPENDS_ON_ITS_ROLE)
 
 

@@ -9,6 +9,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from stacks.constructs.acknowledgements import acknowledge
+from stacks.constructs.encryption import own_key
 from stacks.constructs.grants import allow
 from stacks.stage import Stage
 
@@ -49,6 +50,8 @@ class DataTable(dynamodb.Table):
             write_capacity=provisioned[1] if provisioned else None,
             time_to_live_attribute=time_to_live_attribute,
             stream=stream,
+            encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED if stage.own_key else None,
+            encryption_key=own_key(scope, stage),
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=stage.keep_data
             ),
@@ -83,7 +86,10 @@ class PipelineBucket(s3.Bucket):
         super().__init__(
             scope,
             construct_id,
-            encryption=s3.BucketEncryption.S3_MANAGED,
+            encryption=s3.BucketEncryption.KMS if stage.own_key else s3.BucketEncryption.S3_MANAGED,
+            encryption_key=own_key(scope, stage),
+            # one request to KMS an object would cost more than the object
+            bucket_key_enabled=stage.own_key or None,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             versioned=stage.keep_data,

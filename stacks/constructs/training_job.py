@@ -13,6 +13,7 @@ from constructs import Construct
 
 from stacks.constructs.acknowledgements import acknowledge_wildcard
 from stacks.constructs.bundling import Target, make_bundle, to_tar_gz
+from stacks.constructs.encryption import allow_own_key
 from stacks.constructs.function import bundle_folder, shared_sources
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.training_image import REPOSITORY, TAG, registry_account
@@ -49,6 +50,7 @@ class TrainingJob(Construct):
             repository_name=REPOSITORY,
             repository_arn=ecr.Repository.arn_for_local_repository(REPOSITORY, self, registry_account(stage.region)),
         )
+        allow_own_key(self.role, self, stage)
         allow(self.role, self._source.bucket.arn_for_objects(self._source.s3_object_key), "s3:GetObject")
         allow_objects(self.role, bucket, f"training-jobs/{pipeline}/", "s3:PutObject")
         self._repository.grant_pull(self.role)

@@ -8,6 +8,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from stacks.constructs.acknowledgements import acknowledge_lint, acknowledge_wildcard
+from stacks.constructs.encryption import allow_own_key
 from stacks.constructs.function import DEPENDS_ON_ITS_ROLE, log_group
 from stacks.constructs.grants import allow
 from stacks.constructs.operations import Operations
@@ -42,6 +43,7 @@ class Workflow(sfn.StateMachine):
             logs=sfn.LogOptions(destination=logs_to, level=sfn.LogLevel.ALL),
         )
         acknowledge_lint(self, "W3005", DEPENDS_ON_ITS_ROLE)
+        allow_own_key(self, scope, stage)
         acknowledge_wildcard(self, "*", "the account's log deliveries and traces have no resource")
         # a workflow that is stopped at its time limit has not failed by Step Functions' count
         for name, metric in (

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, HISTORICAL_PREFIX, RECENT_PREFIX, REJECTED_PREFIX
 from stacks.constructs.bundling import ROOT
+from stacks.constructs.encryption import allow_own_key
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.training_job import allow_passing, allow_waiting
 from stacks.constructs.workflow import service_integration
@@ -52,6 +53,7 @@ class Extraction(Construct):
     def _job_role(self) -> iam.Role:
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("emr-serverless.amazonaws.com"))
         storage = self._storage
+        allow_own_key(role, self, self._stage)
         allow(role, self._script.bucket.arn_for_objects(self._script.s3_object_key), "s3:GetObject")
         for bucket_arn in dict.fromkeys((storage.lake_bucket_arn, storage.bucket.bucket_arn)):
             allow(role, bucket_arn, "s3:ListBucket")

@@ -5,6 +5,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
+from stacks.constructs.encryption import own_key
 from stacks.stage import SensorsStage, phone_parameter
 
 
@@ -13,7 +14,7 @@ class Alerting(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: SensorsStage) -> None:
         super().__init__(scope, construct_id)
-        self.alerts = sns.Topic(self, "Alerts", enforce_ssl=True)
+        self.alerts = sns.Topic(self, "Alerts", enforce_ssl=True, master_key=own_key(self, stage))
         for contact_id in sorted(stage.sensors.contacts):
             number = CfnParameter(
                 scope,

@@ -11,8 +11,9 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks.constructs.acknowledgements import acknowledge, acknowledge_wildcard
+from stacks.constructs.encryption import own_key
 from stacks.constructs.function import PipelineFunction
-from stacks.constructs.grants import FailuresToBucket, allow_objects
+from stacks.constructs.grants import FailuresToBucket, allow, allow_objects
 from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.storage import Storage
@@ -41,7 +42,8 @@ class Detection(Construct):
             self,
             "Parked",
             retention_period=Duration.days(14),
-            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            encryption=sqs.QueueEncryption.KMS if stage.own_key else sqs.QueueEncryption.SQS_MANAGED,
+            encryption_master_key=own_key(self, stage),
             enforce_ssl=True,
         )
         acknowledge(self.parked, "AwsSolutions-SQS3", "what is parked waits for people: it is itself where failures go")
@@ -94,7 +96,7 @@ class Detection(Construct):
         storage.cutoffs.allow(function, "Query")
         storage.incidents.allow(function, "GetItem", "PutItem", "UpdateItem", "Query")
         allow_objects(function, storage.bucket, "models/sensors/", "s3:GetObject")
-        alerting.alerts.grant_publish(function)
+        allow(function, alerting.alerts.topic_arn, "sns:Publish")
         self.parked.grant(function, "sqs:SendMessage")
         function.add_event_source(
             event_sources.DynamoEventSource(
@@ -141,7 +143,7 @@ class Detection(Construct):
         )
         storage.incidents.allow(function, "BatchGetItem", "UpdateItem")
         storage.incidents.allow_query_of("attention", function)
-        alerting.alerts.grant_publish(function)
+        allow(function, alerting.alerts.topic_arn, "sns:Publish")
         events.Rule(
             self,
             "Every-minute",

@@ -31,7 +31,8 @@ class Recorded:
         return self
 
     def acknowledge(self, acknowledged: Acknowledgment) -> None:
-        self.reasons[self._path, acknowledged.id] = acknowledged.reason
+        known = self.reasons.get((self._path, acknowledged.id))
+        self.reasons[self._path, acknowledged.id] = "; ".join(filter(None, (known, acknowledged.reason)))
 
 
 def findings(stack: Stack) -> set[Finding]:

@@ -47,10 +47,12 @@ WITHOUT_A_RESOURCE = {
 }
 
 WRITE_LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
+WRITE_TRACE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 FOR_LOGS_AND_TRACES = {action for action in WITHOUT_A_RESOURCE if action.startswith(("logs:", "xray:"))}
 IN_PROD: dict[str, Permissions] = {
     "IngestionPollReadingsRole": {
         "IngestionPollReadingsLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
         "StorageReadings": {"dynamodb:BatchWriteItem"},
         "StorageSensors": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
         "StorageSources": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
@@ -68,7 +70,7 @@ IN_PROD: dict[str, Permissions] = {
             "dynamodb:GetRecords",
             "dynamodb:GetShardIterator",
         },
-        "*": {"dynamodb:ListStreams"},
+        "*": {"dynamodb:ListStreams", *WRITE_TRACE},
         "StorageSensors": {"dynamodb:GetItem"},
         "StorageCutoffs": {"dynamodb:Query"},
         "StorageIncidents": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"},
@@ -81,12 +83,14 @@ IN_PROD: dict[str, Permissions] = {
     },
     "DetectionWatchSensorsRole": {
         "DetectionWatchSensorsLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
         "StorageIncidents": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
         "StorageIncidents/index/attention": {"dynamodb:Query"},
         "AlertingAlerts": {"sns:Publish"},
     },
     "TrainingExportTrainingSetRole": {
         "TrainingExportTrainingSetLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
         "StorageReadings": {"dynamodb:Query"},
         "StorageSensors/index/bucket": {"dynamodb:Query"},
         "StoragePendingExports": {"dynamodb:Query", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem"},
@@ -197,6 +201,7 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
     },
     "PredictionPredictAnomaliesRole": {
         "PredictionPredictAnomaliesLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
         "StorageData": {"s3:ListBucket"},
         "StorageData/recent/*": {"s3:GetObject"},
         "StorageData/models/etl_jobs/promoted/*": {"s3:GetObject"},
@@ -211,7 +216,7 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
         "StorageData/predictions/*": {"s3:GetObject"},
         "StorageData/extractions/*": {"s3:GetObject"},
         "arn:aws:ssm:eu-central-1:123456789012:opsitem/*": {"ssm:GetOpsItem", "ssm:UpdateOpsItem"},
-        "*": {"ssm:CreateOpsItem", "ssm:DescribeOpsItems"},
+        "*": {"ssm:CreateOpsItem", "ssm:DescribeOpsItems", *WRITE_TRACE},
     },
     "TrainingTrainEventsRole": {"TrainingTrain": {"states:StartExecution"}},
     "PredictionPredictEventsRole": {"PredictionPredict": {"states:StartExecution"}},
