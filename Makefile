@@ -1,6 +1,9 @@
 # Overcut's front door. Everything is installed inside this checkout: .tools, .venv and node_modules.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+# its line for pip, with the hashes that uv.lock has of it
+UV_LOCKED := import tomllib; found = [p for p in tomllib.load(open("uv.lock", "rb"))["package"] if p["name"] == "uv"]; \
+	print("uv==$(UV_VERSION)", *("--hash=" + wheel["hash"] for wheel in found[0]["wheels"]))
 UV := .tools/uv-$(UV_VERSION)/bin/uv
 export UV_CACHE_DIR := $(CURDIR)/.tools/uv-cache
 export UV_PYTHON_DOWNLOADS := never
@@ -19,7 +22,7 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stream check benchmark format clean
+.PHONY: help setup demo test stream check benchmark sbom format clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,7 +32,9 @@ setup: .venv/.ready node_modules/.ready ## install everything into this checkout
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Overcut needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv .tools/uv-$(UV_VERSION) || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@.tools/uv-$(UV_VERSION)/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check uv==$(UV_VERSION)
+	@$(PYTHON) -c '$(UV_LOCKED)' > .tools/uv-$(UV_VERSION)/locked.txt
+	@.tools/uv-$(UV_VERSION)/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement .tools/uv-$(UV_VERSION)/locked.txt
 
 .venv/.ready: pyproject.toml uv.lock | $(UV)
 	@mkdir -p $(TMP)
@@ -64,6 +69,9 @@ benchmark: setup .venv/.bench ## measure it beside simpler ways
 	.venv/bin/python -m benchmarks.detection $(if $(NAB),--nab $(NAB))
 	.venv/bin/python -m benchmarks.etl_jobs_quality
 	.venv/bin/python -m benchmarks.etl_jobs_lake
+
+sbom: ## write dist/sbom.cdx.json, the bill of materials of the lock files
+	$(PYTHON) -m workbench.sbom dist/sbom.cdx.json
 
 format: setup ## rewrite the code in the project's format
 	.venv/bin/ruff format .
