@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from overcut import OvercutError
@@ -17,6 +16,7 @@ from overcut.sensors.backtest import Recording
 from workbench.backtest_page import backtest_page
 from workbench.job_runs_files import JobRunsFileError, read_job_runs, read_labels
 from workbench.sensors_backtest import OutputFile, read_recorded, replay_on_all_cores, write_text
+from workbench.shown import shown
 
 
 @click.group()
@@ -113,12 +113,12 @@ def sensors(
         raise click.ClickException(str(error)) from error
     table = Table("figure", OURS, LABORATORY)
     for figure in figures:
-        table.add_row(*map(escape, figure))
+        table.add_row(*map(shown, figure))
     console = Console()
     console.print(table)
     held = replays[OURS].held
     for version in held[:MOST_HELD]:
-        console.print(f"held: {escape(version)}", soft_wrap=True)
+        console.print(f"held: {shown(version)}", soft_wrap=True)
     if len(held) > MOST_HELD:
         console.print(
             f"{len(held) - MOST_HELD} more versions were held; readings went on being judged by the last good one."

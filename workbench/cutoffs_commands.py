@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from lambdas.runtime.clock import clock_from
@@ -19,6 +18,7 @@ from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage, read_stage
 from workbench.aws_commands import AwsCommands
 from workbench.sensors_system import SensorsSystem
+from workbench.shown import shown
 
 MOST_LISTED = 20
 SECOND = timedelta(seconds=1)
@@ -58,7 +58,7 @@ def list_cutoffs(stage: SensorsStage, sensor_id: str, as_json: bool) -> None:
             f"{cutoff.trained_at:%Y-%m-%d %H:%M:%S}",
             f"{cutoff.effective_from:%Y-%m-%d %H:%M:%S}",
             state,
-            escape(cutoff.model_version),
+            shown(cutoff.model_version),
             f"{cutoff.score_cutoff:.3f}",
             f"{cutoff.z_factor:.2f}",
             str(cutoff.reading_count),
@@ -129,7 +129,7 @@ def held(stage: SensorsStage, as_json: bool) -> None:
         return
     table = Table("model", "version", "held because")
     for one in found:
-        table.add_row(escape(one["model_id"]), escape(one["model_version"]), escape(one["reason"]))
+        table.add_row(shown(one["model_id"]), shown(one["model_version"]), shown(one["reason"]))
     Console().print(table)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 from botocore.exceptions import ClientError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from overcut import RefusedError
@@ -21,6 +20,7 @@ from stacks.stage import read_stage
 from workbench.aws_commands import AwsCommand
 from workbench.incidents_commands import measured, whose
 from workbench.sensors_system import SensorsSystem
+from workbench.shown import shown
 
 WORDS: dict[Feature, str] = {
     "jump": "jumped away from where it was ten minutes to an hour before",
@@ -167,11 +167,11 @@ def _print(found: Explanation) -> None:
     table = Table("measure", f"feature of the {found.score.channel} channel", f"found{unit}", "usually", "times usual")
     for row in found.features:
         if row["value"] is None:
-            table.add_row(escape(row["measure"]), row["feature"], "too few readings", "-", "-")
+            table.add_row(shown(row["measure"]), row["feature"], "too few readings", "-", "-")
             continue
         usually = f"{row['usual_low']:.4g} to {row['usual_high']:.4g}"
         found_value, times = f"{row['value']:.4g}", f"{row['times_usual']:.2f}"
-        table.add_row(escape(row["measure"]), row["feature"], found_value, usually, times)
+        table.add_row(shown(row["measure"]), row["feature"], found_value, usually, times)
     console.print(table)
     above = "above" if cause.anomaly_score > cause.score_cutoff else "not above"
     say(f"anomaly score {cause.anomaly_score:.4f}, {above} the cutoff {cause.score_cutoff:.4f}")

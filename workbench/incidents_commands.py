@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from lambdas.sensors.stores import KnownIncident
@@ -17,6 +16,7 @@ from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage, read_stage
 from workbench.aws_commands import AwsCommands
 from workbench.sensors_system import SensorsSystem
+from workbench.shown import shown
 
 # a terminal's worth; a sensor in trouble may have hundreds
 MOST_LISTED = 50
@@ -60,11 +60,11 @@ def list_incidents(stage: SensorsStage, only_open: bool, everything: bool, as_js
         one = known.incident
         table.add_row(
             one.reference,
-            escape(one.equipment.name),
+            shown(one.equipment.name),
             one.kind,
             f"{one.opened_at:%Y-%m-%d %H:%M}",
             state_of(known),
-            escape(measured(one.cause)),
+            shown(measured(one.cause)),
             known.label or "-",
         )
     Console().print(table)
@@ -104,7 +104,7 @@ def show(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bo
         ("texts", told or "none"),
         ("label", known.label or "none"),
     ):
-        table.add_row(name, escape(value))
+        table.add_row(name, shown(value))
     Console().print(table)
 
 

@@ -6,7 +6,6 @@ from contextlib import ExitStack, closing, contextmanager
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from overcut import RefusedError
@@ -15,6 +14,7 @@ from workbench.aws_commands import AwsCommands
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.parked import NotRedrivenError, Parked, Queue
 from workbench.sensors_system import SensorsSystem
+from workbench.shown import shown
 
 # a terminal's worth
 MOST_LISTED = 50
@@ -69,7 +69,7 @@ def list_parked(stage: Stage, queue: str | None, as_json: bool) -> None:
     for item in listed[:MOST_LISTED]:
         reason = item.reason if len(item.reason) <= 120 else f"{item.reason[:119]}…"
         minute = item.parked_at[:16].replace("T", " ") or "-"
-        table.add_row(item.reference, item.queue, minute, escape(item.what), escape(reason))
+        table.add_row(item.reference, item.queue, minute, shown(item.what), shown(reason))
     Console().print(table)
     if len(listed) > MOST_LISTED:
         click.echo(f"{len(listed) - MOST_LISTED} more are not shown; --json prints all.")

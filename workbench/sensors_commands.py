@@ -16,6 +16,7 @@ from overcut import RefusedError
 from stacks.stage import SensorsStage, read_stage
 from workbench.aws_commands import AwsCommands
 from workbench.sensors_system import SensorsSystem
+from workbench.shown import shown
 
 COLUMNS = ("sensor_id", "name", "customer", "site", "kind")
 
@@ -54,7 +55,8 @@ def list_sensors(stage: SensorsStage, as_json: bool) -> None:
         measures = ", ".join(f"{measure} ({unit})" if unit else measure for measure, unit in sensor.measures.items())
         site = sensor.site or "unassigned"
         of_source = (sensor.source_id, measures, _state(sensor))
-        table.add_row(sensor.sensor_id, sensor.name, sensor.customer, site, sensor.kind, *of_source)
+        known = (sensor.sensor_id, sensor.name, sensor.customer, site, sensor.kind)
+        table.add_row(*map(shown, (*known, *of_source)))
     Console().print(table)
 
 

@@ -2,12 +2,12 @@
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from stacks.stage import EtlJobsStage, read_stage
 from workbench.aws_commands import AwsCommands
 from workbench.etl_jobs_system import EtlJobsSystem
+from workbench.shown import shown
 
 
 @click.group(cls=AwsCommands)
@@ -26,8 +26,8 @@ def list_tickets(stage: EtlJobsStage) -> None:
     table = Table("job", "kind", "opened (UTC)", "runs", "reference")
     found = sorted(store.open_heads(), key=lambda head: head.opened_at)
     for head in found:
-        reference = head.reference or "not sent yet"
-        table.add_row(escape(head.job_name), head.kind, f"{head.opened_at:%Y-%m-%d %H:%M}", str(head.runs), reference)
+        reference = shown(head.reference) or "not sent yet"
+        table.add_row(shown(head.job_name), head.kind, f"{head.opened_at:%Y-%m-%d %H:%M}", str(head.runs), reference)
     console.print(table if found else "No ticket is open.")
     if parked := sum(1 for _ in store.parked()):
         said = "entry is parked" if parked == 1 else "entries are parked"

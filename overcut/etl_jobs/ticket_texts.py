@@ -6,10 +6,13 @@ from math import floor, log10
 
 from overcut.etl_jobs.job_runs import zone_of
 from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
+from overcut.plain_text import visible
 
 # loaded again, or nearly: between these many times the usual rows
 _TWICE = (1.8, 2.2)
 _WHAT = {Kind.UNUSUAL_RUN: "Unusual", Kind.FAILED_RUN: "Failed", Kind.MISSED_RUN: "Missed"}
+_BRACKETS = str.maketrans("<>", "‹›")
+_FORMULA = ("=", "+", "-", "@")
 _LEARNING = "The job has too few runs to know what is usual for it: this run is in order as far as that tells."
 
 
@@ -262,4 +265,7 @@ def _when(moment: datetime, time_zone: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """What an orchestrator calls something, in one line that means nothing else wherever a ticket is shown: no HTML,
+    no link of Markdown, no formula of a spreadsheet."""
+    line = visible(text).translate(_BRACKETS).replace("](", "] (")
+    return f"'{line}" if line.startswith(_FORMULA) else line

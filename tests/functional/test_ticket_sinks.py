@@ -461,6 +461,7 @@ def test_what_a_webhook_is_told(hook: Hook) -> None:
     ("body", "reference"),
     [
         (b'{"id": 17, "url": "https://t/17"}', "17"),
+        (rb'{"id": "T-1\u001b[2J\u202e\n"}', r"T-1\x1b[2J\u202e"),
         (b'{"url": "https://t/17"}', "https://t/17"),
         (b'{"id": null}', ""),
         (b"[]", ""),
@@ -477,8 +478,8 @@ def test_what_the_webhook_calls_a_ticket(hook: Hook, body: bytes, reference: str
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_what_the_webhook_refuses_for_good(hook: Hook, status: int) -> None:
-    hook.server.faults = [(status, {}, b"because\nof this")]
-    with pytest.raises(EntryRefusedError, match=f"{status}: because of this"):
+    hook.server.faults = [(status, {}, b"because\nof\x1b this")]
+    with pytest.raises(EntryRefusedError, match=rf"{status}: because of\\x1b this"):
         hook.sink.open(attempted(OPENED))
 
 

@@ -19,6 +19,7 @@ import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from overcut.etl_jobs.tickets import Entry, EntryRefusedError, SinkUnavailableError
+from overcut.plain_text import visible
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks marks a secret, not one
@@ -130,7 +131,7 @@ class WebhookSink:
     def _check(self, answer: _Answer) -> None:
         if 200 <= answer.status < 300:
             return
-        said = " ".join(answer.body.decode(errors="replace").split())[:_SHOWN_CHARACTERS]
+        said = visible(answer.body.decode(errors="replace"))[:_SHOWN_CHARACTERS]
         message = f"the webhook answered {answer.status}: {said}"
         if answer.status in _REFUSALS:
             raise EntryRefusedError(message)
@@ -190,7 +191,8 @@ def _reference(body: bytes) -> str:
         return ""
     if not isinstance(answer, dict):
         return ""
-    return next((str(answer[name]) for name in ("id", "url") if isinstance(answer.get(name), str | int)), "")[:1024]
+    named = next((str(answer[name]) for name in ("id", "url") if isinstance(answer.get(name), str | int)), "")
+    return visible(named)[:1024]
 
 
 def _retry_after(value: str, now: datetime) -> timedelta | None:
