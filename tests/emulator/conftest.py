@@ -1,5 +1,6 @@
 """One embedded cloud for all emulator tests of a worker."""
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,15 +12,25 @@ from workbench.cloud.environment import REGION
 from workbench.cloud.processes import EmbeddedCloud
 from workbench.cloud.state import Running
 
+# the roles of jobs that tests start by themselves; what a deployed role may do is for the demonstrations to show
+ROLES = ("training", "extraction")
+
 
 class Cloud:
-    """A running cloud and SDK clients for it."""
+    """A running cloud and SDK clients for it; its `ROLES` may do everything."""
 
     def __init__(self, embedded: EmbeddedCloud, running: Running) -> None:
         self.embedded = embedded
         self.running = running
         self._session = boto3.session.Session("test", "test", region_name=REGION)
         self._clients: dict[str, Any] = {}
+        for name in ROLES:
+            trust = {"Statement": {"Effect": "Allow", "Principal": {"Service": "*"}, "Action": "sts:AssumeRole"}}
+            everything = {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+            self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+            self.client("iam").put_role_policy(
+                RoleName=name, PolicyName="everything", PolicyDocument=json.dumps(everything)
+            )
 
     def client(self, service: str) -> Any:
         """The client of a service, such as `s3`; made once."""

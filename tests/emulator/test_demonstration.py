@@ -15,6 +15,7 @@ import pytest
 
 from overcut.sensors.readings import format_time
 from tests.conftest import recorded_data
+from tests.emulator.decisions import refused, unexplained
 from workbench.cloud.processes import EmbeddedCloud
 from workbench.readings_files import read_readings, write_readings
 from workbench.simulate import simulate_unit
@@ -96,6 +97,12 @@ def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
     assert {function["memory_mb"] for function in summary["functions"]} == {128}
     assert sum(function["errors"] for function in summary["functions"]) == 0
     assert EmbeddedCloud(simulated.state / "cloud").status() is None
+
+
+def test_its_roles_suffice_and_grant_nothing_for_nothing(simulated: Demo) -> None:
+    simulated.summary()
+    assert refused(simulated.state) == []
+    assert unexplained(simulated.state, "Overcut-local-sensors") == set()
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["one measure", "three measures"])

@@ -570,3 +570,15 @@ def test_a_refused_job_fails_the_task_as_sagemaker_s_error(cloud: Cloud, name: s
     ended = run_machine(cloud, name.replace(" ", "-"), "sagemaker:createTrainingJob.sync", request)
 
     assert (ended["status"], ended["error"]) == ("FAILED", error)
+
+
+def test_a_job_may_do_what_its_role_may_and_nothing_else(cloud: Cloud) -> None:
+    reads = {"Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}}
+    trust = {"Statement": {"Effect": "Allow", "Principal": {"Service": "*"}, "Action": "sts:AssumeRole"}}
+    cloud.client("iam").create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(trust))
+    cloud.client("iam").put_role_policy(RoleName="reader", PolicyName="reads", PolicyDocument=json.dumps(reads))
+    script = "import boto3; print(boto3.client('sns').create_topic(Name='t'))"
+
+    start_training(cloud, "reader", script, RoleArn=ROLE.replace("/training", "/reader"))
+
+    assert "not authorized to perform: sns:CreateTopic" in finished(cloud, "reader")["FailureReason"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.emulator.decisions import refused, unexplained
 from workbench.cloud.processes import EmbeddedCloud
 
 pytestmark = pytest.mark.emulator
@@ -16,9 +17,13 @@ OVERCUT = Path(sys.executable).parent / "overcut"
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("etl") / "state"
+
+
+@pytest.fixture(scope="module")
+def told(state: Path) -> tuple[dict[str, Any], str]:
     """The demonstration's summary, and what it told."""
-    state = tmp_path_factory.mktemp("etl") / "state"
     done = subprocess.run(
         [OVERCUT, "demo", "etl-jobs", "--state", state], capture_output=True, text=True, check=False, timeout=500
     )
@@ -74,3 +79,9 @@ def test_a_person_sees_the_lake_the_job_the_predictions_and_the_ticket(told: tup
         "What to check",
     ):
         assert words in output
+
+
+@pytest.mark.usefixtures("told")
+def test_its_roles_suffice_and_grant_nothing_for_nothing(state: Path) -> None:
+    assert refused(state) == []
+    assert unexplained(state, "Overcut-local-etl-jobs") == set()

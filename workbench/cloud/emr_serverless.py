@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ministack import app
 from ministack.core import router
@@ -36,8 +36,13 @@ from workbench.cloud.jobs import (
     in_milliseconds,
     inherited_environment,
     s3,
+    s3_of,
 )
+from workbench.cloud.policies import role_credentials
 from workbench.cloud.service_model import ApiError, Document, ServiceModel
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
 
 _OVER = frozenset({"SUCCESS", "FAILED", "CANCELLED"})
 _TIMES = frozenset({"CreatedAt", "UpdatedAt", "StartedAt", "EndedAt", "AttemptCreatedAt", "AttemptUpdatedAt"})
@@ -245,7 +250,7 @@ class JobRun:
             command, environment = self._command(work, mirror)
             self._enter("RUNNING", startedAt=time.time())
             if self._ran_to_its_end(command, environment, work):
-                mirror.upload()
+                mirror.upload(s3_of(role_credentials(self._description["executionRole"], "EMR")))
                 self._enter("SUCCESS")
             else:
                 self._enter("CANCELLED", "" if self._cancel.is_set() else "The job run exceeded its execution timeout.")
@@ -388,8 +393,8 @@ class Mirror:
         s3().download_file(bucket, key, str(file))
         self._seen[bucket, key] = file.stat().st_mtime_ns
 
-    def upload(self) -> None:
-        """Take new and changed files to S3, then remove from there what was removed here."""
+    def upload(self, role: "S3Client") -> None:
+        """Take new and changed files to S3, then remove from there what was removed here, as the job's role may."""
         here = {
             (bucket, file.relative_to(folder).as_posix()): file
             for bucket, folder in self.buckets.items()
@@ -399,9 +404,9 @@ class Mirror:
         }
         for (bucket, key), file in here.items():
             if self._seen.get((bucket, key)) != file.stat().st_mtime_ns:
-                s3().upload_file(str(file), bucket, key)
+                role.upload_file(str(file), bucket, key)
         for bucket, key in self._seen.keys() - here.keys():
-            s3().delete_object(Bucket=bucket, Key=key)
+            role.delete_object(Bucket=bucket, Key=key)
 
 
 async def _handle(

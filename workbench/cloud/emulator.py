@@ -8,11 +8,20 @@ from pathlib import Path
 
 from ministack import app
 
-from workbench.cloud import emr_serverless, function_metrics, ops_center, sagemaker, state_inputs, text_messages
+from workbench.cloud import (
+    emr_serverless,
+    function_metrics,
+    ops_center,
+    policies,
+    sagemaker,
+    state_inputs,
+    text_messages,
+)
 
 
 def serve(state: Path) -> None:
     """Serve in the foreground until a signal ends it."""
+    policies.register(state / "decisions.jsonl")
     sagemaker.register(state / "training-jobs")
     emr_serverless.register(state / "job-runs")
     text_messages.register()

@@ -62,6 +62,8 @@ def emulator_environment(state: Path, port: int, environ: Mapping[str, str]) -> 
         "STATE_DIR": str(state / "services"),
         "TMPDIR": str(state / "tmp"),
         "LAMBDA_EXECUTOR": "local",
+        # policies are evaluated
+        "AUTH": "true",
         "DOCKER_HOST": f"unix://{state / 'no-docker.sock'}",
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",

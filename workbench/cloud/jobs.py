@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,8 +23,16 @@ class JobFailedError(Exception):
 
 @functools.cache
 def s3() -> "S3Client":
+    """The account's own; `s3_of` is a role's."""
+    return s3_of({})
+
+
+def s3_of(credentials: Mapping[str, str]) -> "S3Client":
+    """A client with the credentials of `workbench.cloud.policies.role_credentials`."""
     # a session of its own: boto3's default one may not be used by several threads at once
-    return boto3.session.Session().client("s3", config=Config(s3={"addressing_style": "path"}))
+    new_session: Any = boto3.session.Session
+    session: boto3.session.Session = new_session(**{name.lower(): value for name, value in credentials.items()})
+    return session.client("s3", config=Config(s3={"addressing_style": "path"}))
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:

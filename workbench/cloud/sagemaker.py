@@ -25,8 +25,9 @@ from workbench.cloud.jobs import (
     bucket_and_key,
     in_milliseconds,
     inherited_environment,
-    s3,
+    s3_of,
 )
+from workbench.cloud.policies import role_credentials
 from workbench.cloud.service_model import ApiError, Document, ServiceModel
 from workbench.cloud.training_container import Container, ContainerError, bundle_uri, pack
 
@@ -147,6 +148,8 @@ class TrainingJob:
         self._folder = folder
         self._container = Container(folder / "ml")
         self._lock = threading.Lock()
+        self._credentials = role_credentials(request["RoleArn"], "SageMaker")
+        self._s3 = s3_of(self._credentials)
         self._stop = threading.Event()
         self.over = threading.Event()
         self._description: Document = {
@@ -201,8 +204,8 @@ class TrainingJob:
         bundle = self._folder / "sourcedir.tar.gz"
         bucket, key = bucket_and_key(bundle_uri(self._request))
         try:
-            s3().download_file(bucket, key, str(bundle))
-        except s3().exceptions.ClientError as error:
+            self._s3.download_file(bucket, key, str(bundle))
+        except self._s3.exceptions.ClientError as error:
             raise JobFailedError(
                 f"ClientError: the source bundle s3://{bucket}/{key} cannot be read: {error}"
             ) from error
@@ -219,7 +222,7 @@ class TrainingJob:
         # a prefix that ends within a name keeps the rest of that name
         parent = prefix.rpartition("/")[0]
         found = False
-        for page in s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", []):
                 key = item["Key"]
                 if key.endswith("/"):
@@ -227,7 +230,7 @@ class TrainingJob:
                 base = prefix if key.startswith(prefix.rstrip("/") + "/") else parent
                 file = folder / key.removeprefix(base).lstrip("/")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                s3().download_file(bucket, key, str(file))
+                self._s3.download_file(bucket, key, str(file))
                 found = True
         if not found:
             raise JobFailedError(
@@ -247,7 +250,9 @@ class TrainingJob:
             process = subprocess.Popen(
                 command,
                 cwd=self._container.code,
-                env=self._container.environment(self._request, self._arn, inherited_environment()),
+                env=self._container.environment(
+                    self._request, self._arn, {**inherited_environment(), **self._credentials}
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -287,7 +292,7 @@ class TrainingJob:
                 archive = self._folder / name
                 pack(folder, archive)
                 bucket, key = bucket_and_key(f"{base}/{name}")
-                s3().upload_file(str(archive), bucket, key)
+                self._s3.upload_file(str(archive), bucket, key)
         return f"{base}/model.tar.gz"
 
     def _fail(self, reason: str) -> None:
