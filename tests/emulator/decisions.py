@@ -40,6 +40,12 @@ SHOWN_BY: dict[Grant, str] = {
     ("TrainingJobRole", "dynamodb:UpdateItem", "StorageSensors"): (
         "tests/training/test_train_sensors.py::test_a_sensor_with_too_few_readings_says_until_when_it_learns"
     ),
+    ("TrainingJobRole", "dynamodb:Query", "StorageIncidents"): (
+        "tests/training/test_train_sensors.py::test_what_lasts_is_the_new_normal"
+    ),
+    ("TrainingJobRole", "dynamodb:UpdateItem", "StorageIncidents"): (
+        "tests/training/test_train_sensors.py::test_what_lasts_is_the_new_normal"
+    ),
     ("TrainingJobRole", "s3:GetObject", "StorageData/models/etl_jobs/*"): (
         "tests/training/test_train_etl_jobs.py::test_a_worse_model_is_held_and_the_one_before_it_goes_on"
     ),
