@@ -1,6 +1,7 @@
 """AWS in memory (moto), with tables, bucket, queue and topic as the synthesized template has them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -99,8 +100,9 @@ def clients() -> "tuple[DynamoDBClient, S3Client, SNSClient, SQSClient]":
     return boto3.client("dynamodb"), boto3.client("s3"), boto3.client("sns"), boto3.client("sqs")
 
 
-@pytest.fixture
-def cloud(local_template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+@contextmanager
+def sensors_cloud(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """A cloud with empty tables, an empty bucket, and a topic and a queue that nobody reads."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
@@ -112,8 +114,14 @@ def cloud(local_template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> It
             s3=s3,
             sns=sns,
             sqs=sqs,
-            tables=create_tables(dynamodb, local_template),
+            tables=create_tables(dynamodb, template),
             bucket="overcut-data",
             topic=sns.create_topic(Name="alerts")["TopicArn"],
             parked=sqs.create_queue(QueueName="parked")["QueueUrl"],
         )
+
+
+@pytest.fixture
+def cloud(local_template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    with sensors_cloud(local_template, monkeypatch) as cloud:
+        yield cloud

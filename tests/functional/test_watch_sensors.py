@@ -32,6 +32,23 @@ MINUTE = timedelta(minutes=1)
 CLAIM_SECONDS = 90
 
 
+def open_incident(cloud: Cloud, sensor_id: str, *texts: Text, site: str = "Aarhus", **values: Any) -> Incident:
+    incident = Incident(
+        equipment=Equipment(sensor_id, f"Unit {sensor_id}", "north", site),
+        kind="equipment",
+        state=IncidentState.OPEN,
+        opened_at=NOON,
+        first_anomalous_at=NOON - 4 * MINUTE,
+        last_anomalous_at=NOON,
+        cause=Cause("temperature", "C", 30.0, 3.5, 4.5, 9.0, 2.0, "v1"),
+        texts={text.text_key: text for text in texts},
+    )
+    incident = replace(incident, **values)
+    head = Head(1, NOON, NOON - 4 * MINUTE, NOON)
+    cloud.incidents.open(incident, Change(ChangeKind.OPEN, Episode(head.first_anomalous_at, NOON, NOON), head))
+    return incident
+
+
 class Plant:
     """Incidents as a detector leaves them, and one phone that gets every text of the topic."""
 
@@ -44,20 +61,7 @@ class Plant:
         cloud.sns.subscribe(TopicArn=cloud.topic, Protocol="sqs", Endpoint=arn)
 
     def open(self, sensor_id: str, *texts: Text, site: str = "Aarhus", **values: Any) -> Incident:
-        incident = Incident(
-            equipment=Equipment(sensor_id, f"Unit {sensor_id}", "north", site),
-            kind="equipment",
-            state=IncidentState.OPEN,
-            opened_at=NOON,
-            first_anomalous_at=NOON - 4 * MINUTE,
-            last_anomalous_at=NOON,
-            cause=Cause("temperature", "C", 30.0, 3.5, 4.5, 9.0, 2.0, "v1"),
-            texts={text.text_key: text for text in texts},
-        )
-        incident = replace(incident, **values)
-        head = Head(1, NOON, NOON - 4 * MINUTE, NOON)
-        self.cloud.incidents.open(incident, Change(ChangeKind.OPEN, Episode(head.first_anomalous_at, NOON, NOON), head))
-        return incident
+        return open_incident(self.cloud, sensor_id, *texts, site=site, **values)
 
     def watch(self, minute: float, machine_time: float = 1_000) -> list[tuple[str, str]]:
         """Run once; return to whom which text went."""

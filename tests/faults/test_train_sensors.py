@@ -1,0 +1,123 @@
+"""The training job of the sensors: Step Functions starts it again, under another name and a few minutes later."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambdas.sensors.export_training_set.exporting import readings_to_parquet
+from lambdas.sensors.stores import Sensor
+from overcut.sensors.cohorts import CohortModel
+from overcut.sensors.layout import readings_key
+from tests.faults.cases import NoTexts, check
+from tests.faults.injection import Injector, Kind
+from tests.faults.sensors import SensorsWorld, prepared, reuse_clients, tables
+from tests.training.test_train_sensors import HYPERPARAMETERS, MIDNIGHT, TRAINED_AT, readings_of
+from training.sensors import train
+
+ATTEMPTS = 3
+# what a later attempt writes otherwise: its own time, and what is named after it
+_INCIDENTAL = {"trained_at", "effective_from", "model_version", "job_name", "occurred_at", "window_from", "window_to"}
+
+
+class World(NoTexts, SensorsWorld):
+    """Four sensors of a kind: one is judged, one is to be clamped, one is young, and one is silent by now."""
+
+    def prepare(self) -> None:
+        names = ("fridge-1", "fridge-2", "young", "silent")
+        self.cloud.sensors.put([Sensor(name, "device", {}, kind="fridge") for name in names], 16)
+        self._train()
+        for name in ("fridge-1", "fridge-2"):
+            (cutoff,) = self.cloud.cutoffs.newest(name, 1)
+            for days in (1, 2, 3):
+                ranges = tuple(
+                    replace(usual, features={f: self._as_before(name, u) for f, u in usual.features.items()})
+                    for usual in cutoff.ranges
+                )
+                before = replace(cutoff, trained_at=TRAINED_AT - timedelta(days=days), ranges=ranges)
+                self.cloud.cutoffs.put([before])
+            self._forget(name)
+        self.cloud.cutoffs.put([replace(cutoff, sensor_id="silent", trained_at=TRAINED_AT - timedelta(days=3))])
+
+    @staticmethod
+    def _as_before(name: str, usual: Any) -> Any:
+        """What was usual before: of `fridge-2` a tenth of it."""
+        return replace(usual, up=usual.up / 10, down=usual.down / 10) if name == "fridge-2" else usual
+
+    def _forget(self, name: str) -> None:
+        key = {"sensor_id": {"S": name}, "trained_at": {"S": TRAINED_AT.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        self.cloud.dynamodb.delete_item(TableName=self.cloud.tables["Cutoffs"], Key=key)
+
+    def export(self) -> None:
+        self.cloud.data.put(readings_key(MIDNIGHT, 0), _exported())
+
+    def run(self) -> None:
+        for attempt in range(ATTEMPTS):
+            self.set_clock(TRAINED_AT + timedelta(minutes=3 * attempt))
+            self.patch.setenv("TRAINING_JOB_NAME", f"sensors-0123-{attempt}")
+            if self.injector.invoke(self._train):
+                return
+        raise AssertionError("the workflow failed")
+
+    def _train(self) -> None:
+        given = {**HYPERPARAMETERS, "window_days": "1"}
+        train.main([part for name, value in given.items() for part in (f"--{name}", value)])
+
+    def outcome(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for sensor in self.items("Sensors"):
+            name = sensor["sensor_id"]
+            found[f"learning of {name}"] = (sensor.get("learning") or {}).get("readings")
+            for cutoff in self.cloud.cutoffs.newest(name, 1):
+                values = {key: value for key, value in asdict(cutoff).items() if key not in _INCIDENTAL}
+                model = self.cloud.data.get(cutoff.model_key) if cutoff.ranges else b""
+                found[f"cutoff of {name}"] = (values, hashlib.sha256(model).hexdigest())
+        newest = max(self.items("ModelEvents"), key=lambda event: str(event["occurred_at"]))
+        found["event"] = {key: value for key, value in newest.items() if key not in _INCIDENTAL}
+        return found
+
+
+@cache
+def _exported() -> bytes:
+    names = ("fridge-1", "fridge-2", "young")
+    return readings_to_parquet(one for name in names for one in readings_of(name))[0]
+
+
+_LEARNED: dict[str, CohortModel] = {}
+
+
+def _learned_once(patch: pytest.MonkeyPatch) -> None:
+    """Training is a function of its arguments and calls nothing: once is enough for each."""
+    learn = train.train_cohort
+
+    def train_cohort(series: Any, **given: Any) -> CohortModel:
+        key = f"{given['cohort_id']} {given['trained_at']}"
+        if key not in _LEARNED:
+            _LEARNED[key] = learn(series, **given)
+        return _LEARNED[key]
+
+    patch.setattr(train, "train_cohort", train_cohort)
+
+
+@contextmanager
+def make(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[World]:
+    reuse_clients(patch)
+    _learned_once(patch)
+    with tables(patch, TRAINING_JOB_NAME="earlier") as (cloud, clock):
+        world = World(cloud, clock, injector, patch)
+        world.set_clock(TRAINED_AT)
+        patch.setenv("SM_MODEL_DIR", str(Path(clock.path).parent))
+        world.export()
+        prepared("train_sensors", injector, world.prepare)
+        yield world
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_workflow_trains_again(kind: Kind, record_property: Callable[[str, object], None]) -> None:
+    check("training of sensors", make, kind, record_property)
