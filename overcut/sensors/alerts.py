@@ -332,10 +332,23 @@ def send_texts(
         except TextUncertainError:
             outcomes.append((claimed, SendOutcome.UNCERTAIN))
         else:
-            for incident in mine:
-                store.mark_sent(incident, key, message_id, body, now)
+            _mark_all_sent(mine, key, message_id, body, store=store, now=now)
             outcomes.append((claimed, SendOutcome.SENT))
     return outcomes
+
+
+def _mark_all_sent(
+    incidents: Iterable[Incident], key: str, message_id: str, body: str, *, store: TextStore, now: datetime
+) -> None:
+    """Record that a text has left. One that cannot be recorded is sent again; it must not take the others along."""
+    failures = []
+    for incident in incidents:
+        try:
+            store.mark_sent(incident, key, message_id, body, now)
+        except Exception as error:  # whatever it is, it is raised when the others are recorded
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def needs_attention(incident: Incident) -> bool:

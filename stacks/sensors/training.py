@@ -124,6 +124,7 @@ class Training(Construct):
                 # a text: the training toolkit would pass an object on in a form of its own
                 "min_deviation": json.dumps(_min_deviation(stage)),
             },
+            from_input={"workflow_started_at": "$$.Execution.StartTime"},
             environment={
                 "SENSORS_TABLE": storage.sensors.table_name,
                 "CUTOFFS_TABLE": storage.cutoffs.table_name,

@@ -92,7 +92,7 @@ def faults_of(calls: Sequence[Call], kind: Kind) -> Iterator[Fault]:
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} is {found.get(name)!r} instead of {expected.get(name)!r}"
+        f"{name} is {found.get(name)!r:.600} instead of {expected.get(name)!r:.600}"
         for name in {**expected, **found}
         if expected.get(name) != found.get(name)
     ]

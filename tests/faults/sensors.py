@@ -79,8 +79,22 @@ class TextingWorld(SensorsWorld):
     def texts(self) -> Texts:
         owed = [text for texts in self._texts() for text in texts.values() if text["state"] != "digest"]
         published = {one.message_id for one in self.injector.published}
-        recorded = {text["message_id"] for text in owed if text["state"] == "sent"}
-        return Texts(len(owed), sum(text.get("message_id") in published for text in owed), len(published - recorded))
+        return Texts(len(owed), sum(text.get("message_id") in published for text in owed), self._doubled())
+
+    def _doubled(self) -> int:
+        """How many messages told somebody what an earlier one had told."""
+        doubled, told = 0, set[tuple[str, ...]]()
+        for one in self.injector.published:
+            tells = {
+                (one.contact_id, item["sensor_id"], item["opened_at"], text["kind"])
+                for item in self.items("Incidents")
+                for text in item.get("texts", {}).values()
+                if item["equipment"]["name"] in one.body and one.body.startswith("ALERT") == (text["kind"] == "alert")
+                if text["contact_id"] == one.contact_id
+            }
+            doubled += bool(told & tells)
+            told |= tells
+        return doubled
 
     def may_double(self, calls: Sequence[Call], fault: Fault) -> bool:
         """Where SNS took a text and the sender does not know, or dies or can write nothing before it has said so."""

@@ -4,26 +4,35 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lambdas.runtime import clock as clock_module
+from lambdas.runtime.clock import ClockFace
 from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import Sensor
 from overcut.sensors.cohorts import CohortModel
 from overcut.sensors.layout import readings_key
 from tests.faults.cases import NoTexts, check
 from tests.faults.injection import Injector, Kind
-from tests.faults.sensors import SensorsWorld, prepared, reuse_clients, tables
-from tests.training.test_train_sensors import HYPERPARAMETERS, MIDNIGHT, TRAINED_AT, readings_of
+from tests.faults.sensors import SensorsWorld, prepared, reuse_clients, stop_wall_clock, tables
+from tests.training.test_train_sensors import (
+    HYPERPARAMETERS,
+    MIDNIGHT,
+    TRAINED_AT,
+    forget_training,
+    readings_of,
+)
 from training.sensors import train
 
 ATTEMPTS = 3
-# what a later attempt writes otherwise: its own time, and what is named after it
-_INCIDENTAL = {"trained_at", "effective_from", "model_version", "job_name", "occurred_at", "window_from", "window_to"}
+STARTED = 1_000_000  # when the workflow began, in seconds since 1970
+# what a later attempt writes otherwise
+_INCIDENTAL = {"effective_from", "job_name"}
 
 
 class World(NoTexts, SensorsWorld):
@@ -42,7 +51,7 @@ class World(NoTexts, SensorsWorld):
                 )
                 before = replace(cutoff, trained_at=TRAINED_AT - timedelta(days=days), ranges=ranges)
                 self.cloud.cutoffs.put([before])
-            self._forget(name)
+            forget_training(self.cloud, name)
         self.cloud.cutoffs.put([replace(cutoff, sensor_id="silent", trained_at=TRAINED_AT - timedelta(days=3))])
 
     @staticmethod
@@ -50,23 +59,20 @@ class World(NoTexts, SensorsWorld):
         """What was usual before: of `fridge-2` a tenth of it."""
         return replace(usual, up=usual.up / 10, down=usual.down / 10) if name == "fridge-2" else usual
 
-    def _forget(self, name: str) -> None:
-        key = {"sensor_id": {"S": name}, "trained_at": {"S": TRAINED_AT.strftime("%Y-%m-%dT%H:%M:%SZ")}}
-        self.cloud.dynamodb.delete_item(TableName=self.cloud.tables["Cutoffs"], Key=key)
-
     def export(self) -> None:
         self.cloud.data.put(readings_key(MIDNIGHT, 0), _exported())
 
     def run(self) -> None:
         for attempt in range(ATTEMPTS):
-            self.set_clock(TRAINED_AT + timedelta(minutes=3 * attempt))
+            self.wall = STARTED + 180 * attempt
             self.patch.setenv("TRAINING_JOB_NAME", f"sensors-0123-{attempt}")
             if self.injector.invoke(self._train):
                 return
         raise AssertionError("the workflow failed")
 
     def _train(self) -> None:
-        given = {**HYPERPARAMETERS, "window_days": "1"}
+        started = datetime.fromtimestamp(STARTED, UTC).isoformat()
+        given = {**HYPERPARAMETERS, "window_days": "1", "workflow_started_at": started}
         train.main([part for name, value in given.items() for part in (f"--{name}", value)])
 
     def outcome(self) -> dict[str, Any]:
@@ -74,12 +80,14 @@ class World(NoTexts, SensorsWorld):
         for sensor in self.items("Sensors"):
             name = sensor["sensor_id"]
             found[f"learning of {name}"] = (sensor.get("learning") or {}).get("readings")
-            for cutoff in self.cloud.cutoffs.newest(name, 1):
+            for number, cutoff in enumerate(self.cloud.cutoffs.newest(name, 9)):
                 values = {key: value for key, value in asdict(cutoff).items() if key not in _INCIDENTAL}
                 model = self.cloud.data.get(cutoff.model_key) if cutoff.ranges else b""
-                found[f"cutoff of {name}"] = (values, hashlib.sha256(model).hexdigest())
-        newest = max(self.items("ModelEvents"), key=lambda event: str(event["occurred_at"]))
-        found["event"] = {key: value for key, value in newest.items() if key not in _INCIDENTAL}
+                found[f"cutoff {number} of {name}"] = (values, hashlib.sha256(model).hexdigest())
+        found["events"] = [
+            {key: value for key, value in event.items() if key not in _INCIDENTAL}
+            for event in self.items("ModelEvents")
+        ]
         return found
 
 
@@ -111,7 +119,9 @@ def make(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[World]:
     _learned_once(patch)
     with tables(patch, TRAINING_JOB_NAME="earlier") as (cloud, clock):
         world = World(cloud, clock, injector, patch)
-        world.set_clock(TRAINED_AT)
+        world.wall = STARTED
+        clock.set(ClockFace(origin=TRAINED_AT.timestamp(), wall=STARTED, speed=1.0, ttl_offset=0.0))
+        stop_wall_clock(patch, clock_module, world)
         patch.setenv("SM_MODEL_DIR", str(Path(clock.path).parent))
         world.export()
         prepared("train_sensors", injector, world.prepare)

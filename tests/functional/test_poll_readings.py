@@ -19,7 +19,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.poll_readings import connection as connecting
@@ -657,6 +657,23 @@ def test_a_secret_that_is_not_there_is_the_health_of_the_source(
     with pytest.raises(SourceError):
         invoke(serve(STREAM).url, secret_name="overcut/test/absent")
     assert "overcut/test/absent" in ingestion.cloud.sources.get("device").last_error
+
+
+def test_a_secret_that_nobody_answers_for_is_the_health_of_the_source(
+    ingestion: Ingestion, invoke: Callable[..., None], serve: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = boto3.client
+
+    def fails(**given: object) -> None:
+        raise ConnectTimeoutError(endpoint_url="https://secretsmanager")
+
+    def client(service: Any) -> Any:
+        return SimpleNamespace(get_secret_value=fails) if service == "secretsmanager" else make(service)
+
+    monkeypatch.setattr(polling_handler.boto3, "client", client)
+    with pytest.raises(SourceError):
+        invoke(serve(STREAM).url, secret_name="overcut/test/device")
+    assert ingestion.cloud.sources.get("device").last_error.startswith("its secret overcut/test/device cannot be read")
 
 
 @pytest.mark.parametrize("secret", ["Bearer s3cret\n", "Bearer s3cret\r\nX-Other: 1", "Bearer s3cret\u20ac"])

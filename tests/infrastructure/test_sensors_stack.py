@@ -453,6 +453,7 @@ def test_the_training_request_is_one_that_sagemaker_takes(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_hyperparameters_are_json_as_script_mode_reads_them(stage: str) -> None:
     request = definition(stage, "TrainingTrain")["States"]["TrainForests"]["Parameters"]
+    assert request["HyperParameters"].pop("workflow_started_at.$") == "$$.Execution.StartTime"
     given = {key: json.loads(value) for key, value in request["HyperParameters"].items()}
     source = given.pop("sagemaker_submit_directory")
     assert re.fullmatch(r"s3://cdk-hnb659fds-assets-\d{12}-[a-z0-9-]+/[0-9a-f]{64}\.gz", source)
@@ -473,7 +474,10 @@ def test_hyperparameters_are_json_as_script_mode_reads_them(stage: str) -> None:
 
 def test_hyperparameters_and_environment_are_what_the_training_job_takes() -> None:
     request = definition("prod", "TrainingTrain")["States"]["TrainForests"]["Parameters"]
-    given = {key: json.loads(value) for key, value in request["HyperParameters"].items()}
+    started = {"workflow_started_at": '"2026-01-05T20:00:00.123Z"'}
+    assert f"{next(iter(started))}.$" in request["HyperParameters"]
+    texts = {key: value for key, value in request["HyperParameters"].items() if not key.endswith(".$")} | started
+    given = {key: json.loads(value) for key, value in texts.items()}
     arguments = [f"--{key}={value}" for key, value in given.items() if not key.startswith("sagemaker_")]
     assert TrainingParameters.parse(arguments).rules == TrainingRules()
     named = set(re.findall(r'environment\["([A-Z_]+)"\]', (ROOT / "training/sensors/train.py").read_text()))

@@ -525,8 +525,12 @@ def earlier_versions(cloud: Cloud, sensors: Iterable[str], furthest: float) -> N
             cloud.cutoffs.put(
                 [replace(now, trained_at=moment, effective_from=moment, ranges=ranges, model_version="v1")]
             )
-        key = {"sensor_id": {"S": name}, "trained_at": {"S": format_time(TRAINED_AT)}}
-        cloud.dynamodb.delete_item(TableName=cloud.tables["Cutoffs"], Key=key)
+        forget_training(cloud, name)
+
+
+def forget_training(cloud: Cloud, name: str) -> None:
+    key = {"sensor_id": {"S": name}, "trained_at": {"S": format_time(TRAINED_AT)}}
+    cloud.dynamodb.delete_item(TableName=cloud.tables["Cutoffs"], Key=key)
 
 
 FRIDGES = ["fridge-1", "fridge-2", "still"]
@@ -576,6 +580,32 @@ def test_one_sensor_that_moves_too_far_is_clamped_and_named(cloud: Cloud, tmp_pa
     assert usual.up == pytest.approx(0.01 * 10**0.25)
     assert cloud.cutoffs.newest("fridge-2", 1)[0].ranges == learned["fridge-2"].ranges
     assert cutoffs_key(training["model_id"], training["model_version"]) not in cloud.data.keys("models/")
+
+
+def test_a_job_that_is_started_again_changes_nothing_that_was_put_to_use_and_tells_all(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    export(cloud, ["fridge-1", "fridge-2"])
+    cloud.sensors.put([Sensor("silent", "device", {}, kind="fridge")], 16)
+    for attempt in ("earlier", "first", "second"):
+        (tmp_path / attempt).mkdir()
+    train(cloud, tmp_path / "earlier")
+    moment = TRAINED_AT - timedelta(days=1)
+    was = replace(cutoff_of(cloud, "fridge-1"), sensor_id="silent", trained_at=moment, effective_from=moment)
+    cloud.cutoffs.put([was])
+    for name in ("fridge-1", "fridge-2"):
+        forget_training(cloud, name)
+    # between attempts the clock goes on: a second is a minute
+    given = HYPERPARAMETERS | {"workflow_started_at": (datetime.now(UTC) + timedelta(hours=-1)).isoformat()}
+    first = train(cloud, tmp_path / "first", clock_speed=60.0, hyperparameters=given)
+    assert first.trainings[0]["retired"] == ["silent"]
+    kept = {name: cloud.cutoffs.newest(name, 9) for name in ("fridge-1", "fridge-2", "silent")}
+    assert [len(cutoffs) for cutoffs in kept.values()] == [1, 1, 2]
+
+    second = train(cloud, tmp_path / "second", clock_speed=60.0, hyperparameters=given)
+    assert {name: cloud.cutoffs.newest(name, 9) for name in kept} == kept
+    assert second.trainings[0]["retired"] == ["silent"]
+    assert len(cloud.model_events.of(second.trainings[0]["model_id"])) == 1
 
 
 def test_a_sensor_whose_usual_has_changed_for_good_is_not_clamped(cloud: Cloud, tmp_path: Path) -> None:

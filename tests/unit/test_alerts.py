@@ -451,6 +451,31 @@ def test_a_sender_that_dies_after_its_claim_is_followed_by_another() -> None:
     assert len(phone.sent) == 1
 
 
+def test_one_that_cannot_be_recorded_as_sent_does_not_take_the_others_of_its_text_along() -> None:
+    several, phone = [incident(f"unit-{k}", minute=k) for k in range(3)], MemoryPhone()
+    store = FullStore(several, at=several[0])
+    with pytest.raises(OSError, match="full"):
+        send(store, phone)
+    assert [state_of(store, one) for one in several] == [TextState.SENDING, TextState.SENT, TextState.SENT]
+    send(store, phone, minute=2)
+    assert [body.partition(":")[0] for _, body in phone.sent] == ["ALERT Lyon", "ALERT Cold room 3, Lyon"]
+    assert {state_of(store, one) for one in several} == {TextState.SENT}
+
+
+class FullStore(MemoryTextStore):
+    """Cannot record the first time that the text about one incident was sent."""
+
+    def __init__(self, incidents: list[Incident], at: Incident) -> None:
+        super().__init__(incidents)
+        self._fails_at = {at.reference}
+
+    def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
+        if incident.reference in self._fails_at:
+            self._fails_at.clear()
+            raise OSError("the table is full")
+        super().mark_sent(incident, text_key, message_id, body, now)
+
+
 def test_a_text_that_was_refused_is_owed_again() -> None:
     one, phone = incident(), MemoryPhone([TextRefusedError("no")])
     store = MemoryTextStore([one])

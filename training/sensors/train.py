@@ -8,7 +8,7 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -74,6 +74,8 @@ class TrainingParameters:
     Attributes:
         window_days: how much of the past to learn from.
         min_deviation: by source and measure, in the measure's unit.
+        workflow_started_at: when the workflow began by the machine's clock, the same for every attempt of the job;
+            None: when the training did.
     """
 
     window_days: float
@@ -87,6 +89,7 @@ class TrainingParameters:
     new_normal_after_hours: float
     min_deviation: Mapping[str, Mapping[str, float]]
     seed: int
+    workflow_started_at: datetime | None = None
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "TrainingParameters":
@@ -102,6 +105,7 @@ class TrainingParameters:
         parser.add_argument("--new_normal_after_hours", type=float, required=True)
         parser.add_argument("--min_deviation", type=json.loads, required=True)
         parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--workflow_started_at", type=datetime.fromisoformat)
         return cls(**vars(parser.parse_args(arguments)))
 
     @property
@@ -239,9 +243,10 @@ class Trainer:
     def _retire(self, silent: Sequence[str]) -> dict[str, list[str]]:
         """Sensors that were judged and have measured nothing in the window are learned anew when they are back; by
         cohort those of them."""
-        newest = self.threads.map(lambda sensor_id: self.cutoffs.newest(sensor_id, 1), silent)
-        judged = [cutoff for found in newest for cutoff in found if cutoff.ranges]
-        self.cutoffs.promote((retired(cutoff, self.trained_at, self.trained_at) for cutoff in judged), self.clock.now())
+        earlier, standing = self._earlier(silent, 1)
+        judged = [cutoff for found in earlier.values() for cutoff in found if cutoff.ranges]
+        anew = (retired(one, self.trained_at, self.trained_at) for one in judged if one.sensor_id not in standing)
+        self.cutoffs.promote(anew, self.clock.now())
         by_cohort: dict[str, list[str]] = {}
         for cutoff in judged:
             by_cohort.setdefault(cutoff.cohort_id, []).append(cutoff.sensor_id)
@@ -259,9 +264,9 @@ class Trainer:
             seed=self.parameters.seed,
             executor=processes,
         )
-        earlier = self._earlier(one.sensor_id for one in cohort.series)
+        earlier, standing = self._earlier((one.sensor_id for one in cohort.series), EARLIER_VERSIONS)
         reviewed = review(model.cutoffs, earlier, frozenset(cohort.anew))
-        event = self._promote(model, reviewed)
+        event = self._promote(model, reviewed, standing)
         judged = {sensor_id for sensor_id, cutoffs in earlier.items() if cutoffs and cutoffs[-1].ranges}
         self._tell_learning(cohort, model, known, judged)
         if event["decision"] == "promoted":
@@ -281,13 +286,20 @@ class Trainer:
         stretch = Abnormal(incident.first_anomalous_at, incident.last_anomalous_at)
         return stretch.is_new_normal(self.parameters.new_normal_after)
 
-    def _earlier(self, sensor_ids: Iterable[str]) -> dict[str, list[Cutoff]]:
-        """Of each sensor its last cutoffs, oldest first."""
+    def _earlier(self, sensor_ids: Iterable[str], count: int) -> tuple[dict[str, list[Cutoff]], set[str]]:
+        """Of each sensor its last cutoffs, oldest first; and the sensors for which an earlier attempt of this very job
+        has put one to use: that one is not compared with, and stands, since readings may have been judged by it."""
         names = list(sensor_ids)
-        newest = self.threads.map(lambda sensor_id: self.cutoffs.newest(sensor_id, EARLIER_VERSIONS), names)
-        return {sensor_id: found[::-1] for sensor_id, found in zip(names, newest, strict=True)}
+        newest = dict(
+            zip(names, self.threads.map(lambda name: self.cutoffs.newest(name, count + 1), names), strict=True)
+        )
+        earlier = {
+            name: [one for one in found if one.trained_at != self.trained_at][:count][::-1]
+            for name, found in newest.items()
+        }
+        return earlier, {name for name, found in newest.items() if any(c.trained_at == self.trained_at for c in found)}
 
-    def _promote(self, model: CohortModel, reviewed: Review) -> dict[str, object]:
+    def _promote(self, model: CohortModel, reviewed: Review, standing: Collection[str]) -> dict[str, object]:
         """Write a version's model, then its cutoffs; to where they can be approved, if it is held."""
         event: dict[str, object] = {
             "sensors": len(model.cutoffs),
@@ -302,7 +314,8 @@ class Trainer:
         if reviewed.held:
             self.bucket.put(cutoffs_key(model.cohort_id, model.model_version), dump_cutoffs(model.cutoffs))
             return {**event, "decision": "held", "reason": reviewed.held, "outside": moved}
-        effective_from = self.cutoffs.promote(reviewed.cutoffs, self.clock.now())
+        new = (cutoff for cutoff in reviewed.cutoffs if cutoff.sensor_id not in standing)
+        effective_from = self.cutoffs.promote(new, self.clock.now())
         promoted = {"decision": "promoted", "reason": "", "effective_from": format_time(effective_from)}
         return {**event, **promoted, "clamped": moved}
 
@@ -344,13 +357,15 @@ def processes_for(sensors: int) -> AbstractContextManager[Executor | None]:
 
 def main(arguments: Sequence[str]) -> None:
     """Train every cohort. Writes what happened to the model directory as well, as `trainings.json`."""
-    environment, dynamodb = os.environ, boto3.client("dynamodb")
-    clock = clock_from(environment["CLOCK"])
+    environment, dynamodb, parameters = os.environ, boto3.client("dynamodb"), TrainingParameters.parse(arguments)
+    clock, started = clock_from(environment["CLOCK"]), parameters.workflow_started_at
+    # a job that is started again trains as of the same moment: what it puts to use replaces what the first one did
+    trained_at = clock.at(started.timestamp()) if started else clock.now()
     with ThreadPoolExecutor(STORE_THREADS) as threads:
         trainer = Trainer(
-            parameters=TrainingParameters.parse(arguments),
+            parameters=parameters,
             job_name=environment["TRAINING_JOB_NAME"],
-            trained_at=clock.now().replace(microsecond=0),
+            trained_at=trained_at.replace(microsecond=0),
             clock=clock,
             bucket=DataBucket(boto3.client("s3"), environment["DATA_BUCKET"]),
             sensors=SensorsStore(dynamodb, environment["SENSORS_TABLE"]),

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.runtime.clock import clock_from
 from lambdas.runtime.observability import Observability, initialise
@@ -81,6 +81,8 @@ def _secret(name: str) -> str:
         value: str = boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
     except ClientError as error:
         raise SourceError(f"its secret {name} cannot be read: {error.response['Error']['Message']}") from error
+    except BotoCoreError as error:
+        raise SourceError(f"its secret {name} cannot be read: {error}") from error
     return value
 
 
