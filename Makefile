@@ -22,7 +22,7 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stream check benchmark sbom format clean
+.PHONY: help setup demo test stream faults check benchmark sbom format clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,9 @@ test: setup ## run every test
 
 stream: setup ## run the stream from hell, and print its figures
 	$(PYTEST) tests/functional/test_stream_from_hell.py
+
+faults: setup ## break every call of every function in every way, and count
+	$(PYTEST) tests/faults
 
 check: setup ## format, lint, types, import contracts and every test: what CI runs
 	.venv/bin/ruff format --check .

@@ -23,7 +23,7 @@ from tests.functional.etl_job_rows import PART, recorded, to_parquet
 from tests.unit.generated_job_runs import START, history
 from training.etl_jobs import train
 
-ATTEMPTS, DATA, DAYS = 3, "overcut-data", 5
+ATTEMPTS, DATA, DAYS = 2, "overcut-data", 5
 UNTIL = START + timedelta(days=DAYS)
 RUNS = [run for name in ("orders", "stock") for run in history(name, count=24 * DAYS, every=timedelta(hours=1))]
 

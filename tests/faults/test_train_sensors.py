@@ -29,7 +29,7 @@ from tests.training.test_train_sensors import (
 )
 from training.sensors import train
 
-ATTEMPTS = 3
+ATTEMPTS = 2
 STARTED = 1_000_000  # when the workflow began, in seconds since 1970
 # what a later attempt writes otherwise
 _INCIDENTAL = {"effective_from", "job_name"}

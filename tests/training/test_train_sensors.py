@@ -628,10 +628,11 @@ def test_a_sensor_silent_for_a_whole_window_is_learned_anew(cloud: Cloud, tmp_pa
     for key in cloud.data.keys("readings/"):
         if key.endswith("-0001.parquet"):
             cloud.s3.delete_object(Bucket=cloud.bucket, Key=key)
-    # the second training's cutoffs would overwrite the first's
+    # what was trained at the same moment is the same job's
     then = TRAINED_AT - timedelta(days=20)
     learned = replace(cutoff_of(cloud, "fridge-2"), trained_at=then, effective_from=then)
     cloud.cutoffs.put([learned])
+    forget_training(cloud, "fridge-2")
     job = train(cloud, tmp_path / "second")
     assert job.returncode == 0, job.stderr
     (training,) = job.trainings
@@ -641,6 +642,8 @@ def test_a_sensor_silent_for_a_whole_window_is_learned_anew(cloud: Cloud, tmp_pa
     assert in_force([newest, learned], newest.effective_from) is None
     assert in_force([newest, learned], newest.effective_from - MINUTE)
     # once is enough
+    cloud.cutoffs.put([replace(newest, trained_at=TRAINED_AT - timedelta(days=1))])
+    forget_training(cloud, "fridge-2")
     (tmp_path / "third").mkdir()
     assert train(cloud, tmp_path / "third").trainings[0]["retired"] == []
 
