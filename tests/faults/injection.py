@@ -294,7 +294,8 @@ class Injector:
             conflict=refuse(400, conflict[0], **conflict[1]),
         )
         call = Call(service, operation, _kinds(service, operation), asked)
-        return self.through(call, _text(request.headers["amz-sdk-invocation-id"]), ways)
+        answer: AWSResponse = self.through(call, _text(request.headers["amz-sdk-invocation-id"]), ways)
+        return answer
 
     def _take(self, service: str, operation: str, request: AWSPreparedRequest) -> Answer:
         body = _bytes(request.body)
@@ -331,7 +332,8 @@ def in_the_way(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _hurry(patch: pytest.MonkeyPatch) -> None:
     """Spare moto the walk through the model of every single attribute value: it takes most of its time."""
-    parse, serialize = JSONParser._parse_shape, BaseJSONSerializer._serialize_type_structure
+    parse: Any = JSONParser._parse_shape
+    serialize: Any = BaseJSONSerializer._serialize_type_structure
 
     def parse_shape(parser: Any, shape: Any, node: Any) -> Any:
         return node if shape.name == "AttributeValue" else parse(parser, shape, node)

@@ -37,6 +37,9 @@ class World(TextingWorld):
         event = stream_event(self.cloud, readings, written_at=moment)
         self._invoke([*event["Records"], *more])
 
+    def run(self) -> None:
+        raise NotImplementedError
+
     def _invoke(self, records: Sequence[Any]) -> None:
         if self.injector.invoke(lambda: detecting.handler({"Records": records}, None)):
             return

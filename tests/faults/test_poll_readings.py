@@ -6,6 +6,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 
 from lambdas.sensors.poll_readings import handler as polling_handler
@@ -119,7 +120,7 @@ def make(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[World]:
     reuse_clients(patch)
     with tables(patch, RETENTION_DAYS=30, EXPORT_BUCKETS=16) as (cloud, clock):
         world = World(cloud, clock, injector, patch)
-        polling_handler.boto3.client("secretsmanager").create_secret(Name=SECRET, SecretString="Bearer 1")
+        boto3.client("secretsmanager").create_secret(Name=SECRET, SecretString="Bearer 1")
         patch.setattr(polling_handler, "Connection", world.connect)
         patch.setattr(polling, "time", SimpleNamespace(monotonic=lambda: world.monotonic))
         patch.setattr(polling, "wait", lambda seconds, until: None)

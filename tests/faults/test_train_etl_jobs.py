@@ -15,6 +15,7 @@ from moto import mock_aws
 from lambdas.runtime.objects import Bucket
 from overcut.etl_jobs.layout import PROMOTED_PREFIX, Promoted, decision_key, historical_prefix, model_key
 from overcut.etl_jobs.model import Model
+from overcut.etl_jobs.training import train as learn
 from tests.faults.cases import NoTexts, check
 from tests.faults.injection import BATCH, Injector, Kind
 from tests.faults.sensors import reuse_clients
@@ -65,7 +66,6 @@ _LEARNED: list[Model] = []
 
 def _learned_once(patch: pytest.MonkeyPatch) -> None:
     """Training is a function of its arguments and calls nothing: once is enough."""
-    learn = train.train
 
     def once(runs: Any, **given: Any) -> Model:
         if not _LEARNED:

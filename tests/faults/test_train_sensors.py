@@ -15,7 +15,7 @@ from lambdas.runtime import clock as clock_module
 from lambdas.runtime.clock import ClockFace
 from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import Sensor
-from overcut.sensors.cohorts import CohortModel
+from overcut.sensors.cohorts import CohortModel, train_cohort
 from overcut.sensors.layout import readings_key
 from tests.faults.cases import NoTexts, check
 from tests.faults.injection import Injector, Kind
@@ -102,15 +102,14 @@ _LEARNED: dict[str, CohortModel] = {}
 
 def _learned_once(patch: pytest.MonkeyPatch) -> None:
     """Training is a function of its arguments and calls nothing: once is enough for each."""
-    learn = train.train_cohort
 
-    def train_cohort(series: Any, **given: Any) -> CohortModel:
+    def once(series: Any, **given: Any) -> CohortModel:
         key = f"{given['cohort_id']} {given['trained_at']}"
         if key not in _LEARNED:
-            _LEARNED[key] = learn(series, **given)
+            _LEARNED[key] = train_cohort(series, **given)
         return _LEARNED[key]
 
-    patch.setattr(train, "train_cohort", train_cohort)
+    patch.setattr(train, "train_cohort", once)
 
 
 @contextmanager

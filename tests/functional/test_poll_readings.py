@@ -670,7 +670,7 @@ def test_a_secret_that_nobody_answers_for_is_the_health_of_the_source(
     def client(service: Any) -> Any:
         return SimpleNamespace(get_secret_value=fails) if service == "secretsmanager" else make(service)
 
-    monkeypatch.setattr(polling_handler.boto3, "client", client)
+    monkeypatch.setattr(boto3, "client", client)
     with pytest.raises(SourceError):
         invoke(serve(STREAM).url, secret_name="overcut/test/device")
     assert ingestion.cloud.sources.get("device").last_error.startswith("its secret overcut/test/device cannot be read")
