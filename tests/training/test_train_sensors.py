@@ -690,6 +690,9 @@ def test_a_sensor_that_is_judged_is_not_learning_however_few_readings_it_has(clo
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     assert train(cloud, tmp_path / "first").returncode == 0
+    # what was trained at the same moment is the same job's
+    cloud.cutoffs.put([replace(cutoff_of(cloud, "fridge-1"), trained_at=TRAINED_AT - timedelta(days=1))])
+    forget_training(cloud, "fridge-1")
     job = train(cloud, tmp_path / "second", hyperparameters={**HYPERPARAMETERS, "window_days": "0.1"})
     assert job.trainings[0]["learning"] == 1
     assert cloud.sensors.get("fridge-1").learning is None
