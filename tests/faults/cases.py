@@ -36,7 +36,7 @@ class World(Protocol):
         """What became of the texts to people."""
 
     def may_double(self, calls: Sequence[Call], fault: Fault) -> bool:
-        """Whether ARCHITECTURE.md lets this fault double a text."""
+        """Whether this fault, of these calls, is one that may double a text: see docs/reliability.md."""
 
 
 class NoTexts:
@@ -52,12 +52,18 @@ class NoTexts:
 MakeWorld = Callable[[Injector, pytest.MonkeyPatch], AbstractContextManager[World]]
 
 
-def run_world(make: MakeWorld, fault: Fault | None) -> tuple[Injector, dict[str, Any], Texts, bool]:
-    """A world of its own, with a fault: who saw it, what became of it, its texts, and whether one may be doubled."""
+def run_world(
+    make: MakeWorld, fault: Fault | None, undisturbed: Sequence[Call] = ()
+) -> tuple[Injector, dict[str, Any], Texts, bool]:
+    """A world of its own, with a fault: who saw it, what became of it, its texts, and whether one may be doubled.
+
+    Args:
+        undisturbed: the calls without the fault.
+    """
     injector = Injector(fault)
     with pytest.MonkeyPatch.context() as patch, in_the_way(injector, patch), make(injector, patch) as world:
         world.run()
-        allowed = fault is not None and world.may_double(injector.calls, fault)
+        allowed = fault is not None and world.may_double(undisturbed, fault)
         return injector, world.outcome(), world.texts(), allowed
 
 
@@ -70,7 +76,7 @@ def check(function: str, make: MakeWorld, kind: Kind, record: Callable[[str, obj
         call = undisturbed.calls[fault.number]
         name = f"{function}, call {fault.number + 1}, {call.name}, {kind}"
         try:
-            injector, outcome, texts, may_double = run_world(make, fault)
+            injector, outcome, texts, may_double = run_world(make, fault, undisturbed.calls)
         except Exception as error:
             wrong.append(f"{name}: {error!r}")
             continue
