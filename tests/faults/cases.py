@@ -1,5 +1,6 @@
 """Running a function's small world with every fault of a kind, each compared with the world without one."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -86,8 +87,11 @@ def check(function: str, make: MakeWorld, kind: Kind, record: Callable[[str, obj
             wrong.append(f"{name}: {texts}, where {owed.owed} are owed")
         faults.append(name)
         total = Texts(total.owed + texts.owed, total.sent + texts.sent, total.doubled + texts.doubled)
-    record("faults", faults)
-    record("texts", asdict(total))
+    # the list is shown by pytest -rP
+    sys.stdout.writelines(f"fault: {name}\n" for name in faults)
+    record("faults injected, by function", {"in all": len(faults), function: len(faults)})
+    record("faults injected, by kind", {str(kind): len(faults)})
+    record("texts to people while faults were injected", {**asdict(total), "lost": total.lost})
     assert not wrong, "\n".join([f"{len(wrong)} things are not as without the fault:", *wrong])
     assert faults, f"{function} makes no call that can be {kind}"
 

@@ -157,6 +157,7 @@ def tables(patch: pytest.MonkeyPatch, **settings: object) -> Iterator[tuple[Clou
             "CLOCK": str(Path(folder) / "clock.json"),
             "GROUP_MINUTES": 3,
             "CLAIM_SECONDS": CLAIM_SECONDS,
+            "NEW_NORMAL_AFTER_HOURS": 24,
             **settings,
         }
         for name, value in environment.items():
