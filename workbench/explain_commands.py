@@ -117,6 +117,7 @@ def explained(system: SensorsSystem, incident: Incident) -> Explanation:
             f"the cutoff that {incident.equipment.sensor_id} was trained to at {cause.trained_at} is not in the Cutoffs"
             " table any more; restore the table to compute the score again"
         )
+    cutoff = cutoff.at(incident.opened_at)
     model = _model(system, cutoff)
     score = score_reading(model, cutoff, cause.inputs)
     computed = explain_cause(cause.inputs, cutoff, model, {cause.measure: cause.unit}, incident.kind)

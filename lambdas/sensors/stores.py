@@ -388,9 +388,11 @@ def _cutoff_item(cutoff: Cutoff) -> Attributes:
 def _cutoff_from_item(item: Mapping[str, Any]) -> Cutoff:
     values = from_attributes(item)
     for one in values["ranges"]:
-        one["features"] = {sys.intern(name): Usual(**usual) for name, usual in one["features"].items()}
+        for features in ("features", "quiet"):
+            one[features] = {sys.intern(name): Usual(**usual) for name, usual in one.get(features, {}).items()}
     values["ranges"] = tuple(UsualRange(**one) for one in values["ranges"])
     values["stuck_after"] = int(values["stuck_after"])
+    values["routine"] = tuple(map(int, values.get("routine", ())))
     values["trained_at"] = parse_time(values["trained_at"])
     values["effective_from"] = parse_time(values["effective_from"])
     values["interval"] = timedelta(seconds=values["interval"])

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache, partial
 from math import log, log10, sqrt
@@ -20,7 +20,7 @@ from krcf import RandomCutForest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from overcut.sensors.cutoffs import GRID, PROMOTION_DELAY, Cutoff, Usual, UsualRange
+from overcut.sensors.cutoffs import GRID, HALF_HOUR, HALF_HOURS, PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.features import (
     BASELINE_LAG,
     BASELINE_READINGS,
@@ -58,6 +58,12 @@ MAD_TO_SD = 1.4826
 PLATEAU_SHARE = 0.6
 # of what a forest is shown, what is spread over all that is usual
 PRIOR_SHARE = 0.02
+# a half hour of the day is routine when on so many of its days, of a week or more, jumps go half as far as they do at
+# their usual furthest; so are two before and after it, since clocks are put forward and timers drift
+ROUTINE_SHARE, ROUTINE_DAYS, ROUTINE_REACH, ROUTINE_MARGIN = 0.5, 7, 0.5, 2
+# what does not halve what is usual at other times is no routine
+ROUTINE_GAIN = 0.5
+ROUTINE_FEATURES: tuple[Feature, ...] = ("jump", "plateau")
 # of the false alarms that a sensor may have, what each channel may: most for the one that must be quick
 SHARES = {"fast": 0.75, "shape": 0.25}
 # the scores of a sensor at rest are all one; its cutoff is to reach the budget all the same
@@ -199,7 +205,7 @@ def train_cohort(
     }
     stored = {name: dump_forest(forest) for name, forest in forests.items()} if executor else {}
     scores = {name: np.empty(ends[-1]) for name in forests}
-    tasks = [_ScoringTask(one, sensor.ranges) for one, sensor in zip(learned, sensors, strict=True)]
+    tasks = [_ScoringTask(one, sensor) for one, sensor in zip(learned, sensors, strict=True)]
     score = partial(_score_stored, stored) if executor else partial(_score, forests)
     for of_sensor, places in zip(_each(score, tasks, executor), _slices(ends), strict=True):
         for name, column in of_sensor.items():
@@ -247,11 +253,13 @@ class _Sensor:
     Attributes:
         learned: how many readings it was learned from.
         run: how many anomalous readings are a run.
+        routine: see `Cutoff`.
     """
 
     ranges: tuple[UsualRange, ...]
     learned: int
     run: int
+    routine: tuple[int, ...] = ()
 
     @property
     def weeks(self) -> float:
@@ -276,21 +284,69 @@ def _learn_usual(
     known = _learnable(one, names)
     found = _columns(one, names, known)
     days = known.sum() / DAY_READINGS
+    routine = _routine(found["jump"], one.measured_at[known], run) if "jump" in names else ()
+    quiet_rows = ~_in_routine(one.measured_at[known], routine)
     ranges = []
     for m, measure in enumerate(measures):
         min_deviation = one.min_deviation.get(measure, MIN_DEVIATION_STEPS[rules.detector] * float(steps[m]))
-        features: dict[Feature, Usual] = {}
-        for name in names:
-            column = found[name][:, m]
-            full = column[np.isfinite(column)]
-            least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS[rules.detector])
-            if name == "plateau":
-                least = max(least, PLATEAU_SHARE * max(features["jump"].up, features["jump"].down))
-            features[name] = _usual(name, full if len(full) else np.zeros(1), least=least, days=days, run=run)
+        least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS[rules.detector])
+        usual = partial(_usual_features, least=least, days=days, run=run)
+        features = usual({name: found[name][:, m] for name in names})
+        quiet = usual({name: found[name][quiet_rows, m] for name in ROUTINE_FEATURES}) if routine else {}
         low, high = np.quantile(one.values[_clean(one), m], [0.01, 0.99])
-        ranges.append(UsualRange(measure, float(low), float(high), min_deviation, features))
-    points = {channel: _points(found, ranges, channel)[rows] for channel, rows in task.shown.items()}
-    return _Sensor(tuple(ranges), int(known.sum()), run), points
+        ranges.append(UsualRange(measure, float(low), float(high), min_deviation, features, quiet))
+    if not any(_gains(usual) for usual in ranges):
+        routine, ranges = (), [replace(usual, quiet={}) for usual in ranges]
+    sensor = _Sensor(tuple(ranges), int(known.sum()), run, routine)
+    in_routine = _in_routine(one.measured_at[known], routine)
+    points = {channel: _points(found, sensor, in_routine, channel)[rows] for channel, rows in task.shown.items()}
+    return sensor, points
+
+
+def _usual_features(columns: Mapping[Feature, Floats], *, least: float, days: float, run: int) -> dict[Feature, Usual]:
+    """What the features of one measure usually are; a plateau's comes after the jump's."""
+    features: dict[Feature, Usual] = {}
+    for name, column in columns.items():
+        full = column[np.isfinite(column)]
+        floor = least
+        if name == "plateau":
+            floor = max(least, PLATEAU_SHARE * max(features["jump"].up, features["jump"].down))
+        features[name] = _usual(name, full if len(full) else np.zeros(1), least=floor, days=days, run=run)
+    return features
+
+
+# --- what happens at the same time every day ---
+
+
+def _routine(jumps: Floats, measured_at: NDArray[np.int64], run: int) -> tuple[int, ...]:
+    """The half hours of the day in which a sensor often jumps.
+
+    Args:
+        jumps: of every reading and measure, shape (readings, measures).
+    """
+    half_hours, days = measured_at // HALF_HOUR % HALF_HOURS, measured_at // (HALF_HOUR * HALF_HOURS)
+    found: set[int] = set()
+    for column in jumps.T:
+        sizes = sustained(np.abs(np.nan_to_num(column)), run)
+        goes_far = sizes > ROUTINE_REACH * _furthest(sizes)
+        for half_hour in range(HALF_HOURS):
+            inside = half_hours == half_hour
+            seen, far = len(np.unique(days[inside])), len(np.unique(days[inside & goes_far]))
+            if seen >= ROUTINE_DAYS and far >= ROUTINE_SHARE * seen:
+                found |= {(half_hour + k) % HALF_HOURS for k in range(-ROUTINE_MARGIN, ROUTINE_MARGIN + 1)}
+    return tuple(sorted(found)) if len(found) < HALF_HOURS else ()
+
+
+def _in_routine(measured_at: NDArray[np.int64], routine: Sequence[int]) -> Booleans:
+    return np.isin(measured_at // HALF_HOUR % HALF_HOURS, routine)
+
+
+def _gains(usual: UsualRange) -> bool:
+    """Whether it makes a difference that a measure has a routine."""
+    if not usual.quiet:
+        return False
+    always, outside = usual.features["jump"], usual.quiet["jump"]
+    return max(outside.up, outside.down) <= ROUTINE_GAIN * max(always.up, always.down)
 
 
 def _clean(one: SensorSeries) -> Booleans:
@@ -312,9 +368,17 @@ def _columns(one: SensorSeries, names: Sequence[Feature], known: Booleans) -> di
     return {name: column[known] for name, column in series_features(one, names).items()}
 
 
-def _points(found: Mapping[Feature, Floats], ranges: Sequence[UsualRange], channel: str) -> Floats:
+def _points(found: Mapping[Feature, Floats], sensor: _Sensor, in_routine: Booleans, channel: str) -> Floats:
     """What a channel's forest sees of readings, shape (readings, measures x features), in the order of
     `models.score_reading`."""
+    points = _points_within(found, sensor.ranges, channel)
+    if not sensor.routine:
+        return points
+    outside = _points_within(found, [usual.outside_routine for usual in sensor.ranges], channel)
+    return np.where(in_routine[:, None], points, outside)
+
+
+def _points_within(found: Mapping[Feature, Floats], ranges: Sequence[UsualRange], channel: str) -> Floats:
     columns = []
     for m, usual in enumerate(ranges):
         for name in CHANNELS[channel]:
@@ -335,17 +399,18 @@ def _usual(name: Feature, column: Floats, *, least: float, days: float, run: int
     centre = float(np.median(column))
     least *= SCALES[name]
     above, below = sustained(column - centre, run), sustained(centre - column, run)
-    stretches = max(STRETCHES, len(column) // STRETCH)
-    up, down = (
-        float(np.quantile([part.max() for part in np.array_split(side, stretches) if len(part)], STAY_WITHIN))
-        for side in (above, below)
-    )
+    up, down = _furthest(above), _furthest(below)
     everyday = MAD_TO_SD * float(np.median(np.abs(column - centre)))
     up, down = up + everyday, down + everyday
     furthest = max(up, down)
     widened = sqrt(1 + (2 if name in ("level", "value") else 0.5) / days)
     up, down = (max(side, LEAST_SIDE * furthest, least) * widened for side in (up, down))
     return Usual(centre, up, 0.0 if name == "volatility" else down)
+
+
+def _furthest(side: Floats) -> float:
+    stretches = max(STRETCHES, len(side) // STRETCH)
+    return float(np.quantile([part.max() for part in np.array_split(side, stretches) if len(part)], STAY_WITHIN))
 
 
 def sustained(values: Floats, readings: int) -> Floats:
@@ -455,18 +520,20 @@ class _ScoringTask:
     """A sensor whose readings are to be scored."""
 
     series: SensorSeries
-    ranges: tuple[UsualRange, ...]
+    sensor: _Sensor
 
 
 def _score(forests: Mapping[str, RandomCutForest], task: _ScoringTask) -> dict[str, Floats]:
     """By channel the forest's scores of the readings that a sensor is learned from."""
     names: tuple[Feature, ...] = tuple(feature for channel in forests for feature in CHANNELS[channel])
-    found = _columns(task.series, names, _learnable(task.series, names))
+    known = _learnable(task.series, names)
+    found = _columns(task.series, names, known)
+    in_routine = _in_routine(task.series.measured_at[known], task.sensor.routine)
     scores = {}
     for channel, forest in forests.items():
         # a sensor shows few different values
         score = cache(partial(forest_score, forest))
-        points = map(tuple, _points(found, task.ranges, channel).tolist())
+        points = map(tuple, _points(found, task.sensor, in_routine, channel).tolist())
         scores[channel] = np.array([score(point) for point in points])
     return scores
 
@@ -581,6 +648,7 @@ def _cutoff(
         stuck_after=0 if rules.detector == "laboratory" else _stuck_after(one.values, sensor.run),
         reading_count=len(one.measured_at),
         ranges=sensor.ranges,
+        routine=sensor.routine,
     )
 
 

@@ -1,7 +1,7 @@
 """Cutoffs: what a sensor's readings are judged by."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from overcut.sensors.features import Feature
@@ -12,6 +12,8 @@ GRID = 2**20
 # longer than any function keeps a cutoff in memory, so that all of them judge a minute by the same one
 PROMOTION_DELAY = timedelta(minutes=15)
 CACHE_FOR = timedelta(minutes=10)
+# what a day's routine is told in
+HALF_HOUR, HALF_HOURS = 1_800, 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class UsualRange:
     Attributes:
         low, high: the 1 % and 99 % quantiles of the training window.
         min_deviation: nobody is woken for less.
+        quiet: what some features usually are outside the sensor's routine; empty without one.
     """
 
     measure: str
@@ -50,6 +53,12 @@ class UsualRange:
     high: float
     min_deviation: float
     features: Mapping[Feature, Usual]
+    quiet: Mapping[Feature, Usual] = field(default_factory=dict)
+
+    @property
+    def outside_routine(self) -> "UsualRange":
+        """The range as it is outside the sensor's routine."""
+        return replace(self, features={**self.features, **self.quiet})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Cutoff:
         stuck_after: so many equal readings in a row are a stuck sensor; 0 where it often shows equal ones.
         ranges: one a measure, in the order in which the forests take them. None at all: the sensor was silent for a
             whole training window and is learning again.
+        routine: the half hours of the day, from midnight UTC, in which the sensor often jumps, as in defrosts.
         is_approved: a person put it to use: what was usual before it is no longer what later ones are compared with.
     """
 
@@ -79,7 +89,14 @@ class Cutoff:
     reading_count: int
     stuck_after: int
     ranges: tuple[UsualRange, ...]
+    routine: tuple[int, ...] = ()
     is_approved: bool = False
+
+    def at(self, measured_at: datetime) -> "Cutoff":
+        """The cutoff with what is usual at that time of day."""
+        if not self.routine or int(measured_at.timestamp()) // HALF_HOUR % HALF_HOURS in self.routine:
+            return self
+        return replace(self, ranges=tuple(usual.outside_routine for usual in self.ranges))
 
     @property
     def model_key(self) -> str:
@@ -93,10 +110,10 @@ def model_key(cohort_id: str, model_version: str) -> str:
 
 
 def in_force(cutoffs: Sequence[Cutoff], measured_at: datetime) -> Cutoff | None:
-    """The newest of `cutoffs` that was in force at `measured_at`; None while the sensor was learning."""
+    """The newest of `cutoffs` that was in force at `measured_at`, as it is at that time of day; None while learning."""
     effective = [cutoff for cutoff in cutoffs if cutoff.effective_from <= measured_at]
     newest = max(effective, key=lambda cutoff: cutoff.trained_at, default=None)
-    return newest if newest and newest.ranges else None
+    return newest.at(measured_at) if newest and newest.ranges else None
 
 
 def retired(cutoff: Cutoff, trained_at: datetime, effective_from: datetime) -> Cutoff:

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from lambdas.runtime.attributes import to_attribute
 from lambdas.sensors.stores import cutoffs_key, dump_cutoffs
-from overcut.sensors.cohorts import CohortModel, SensorSeries, TrainingRules, train_cohort
-from overcut.sensors.cutoffs import PROMOTION_DELAY, in_force
+from overcut.sensors.cohorts import ROUTINE_FEATURES, CohortModel, SensorSeries, TrainingRules, train_cohort
+from overcut.sensors.cutoffs import PROMOTION_DELAY, Usual, in_force
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     STUCK_SENSOR,
@@ -91,7 +91,7 @@ def cause_of(cohort: CohortModel, kind: str = EQUIPMENT_FAULT) -> Cause:
     usual = np.round(noise.normal(4, 0.4, 56), 1).tolist()
     window = [4.1] * 61 if kind == STUCK_SENSOR else [*usual, 4.9, 5.0, 4.9, 5.1, 5.0]
     assert cohort.model
-    cause = explain({"temperature": window}, cohort.cutoffs[0], cohort.model, {"temperature": "C"}, kind)
+    cause = explain({"temperature": window}, cohort.cutoffs[0].at(NOON), cohort.model, {"temperature": "C"}, kind)
     assert cause
     return cause
 
@@ -224,6 +224,20 @@ def test_what_made_it_is_told_in_words(system: Cloud, trained: CohortModel) -> N
     assert (values["channel"], [one["feature"] for one in values["features"]]) == ("fast", ["jump", "plateau"])
     assert values["features"][0]["value"] == pytest.approx(incident.cause.value - 4.1, abs=0.11)
     assert values["features"][0]["times_usual"] > 1
+
+
+def test_what_is_usual_is_told_of_the_time_of_day(system: Cloud, trained: CohortModel) -> None:
+    (usual,) = trained.cutoffs[0].ranges
+    quiet = {name: Usual(0.0, usual.features[name].up / 4, usual.features[name].down / 4) for name in ROUTINE_FEATURES}
+    routine = replace(trained.cutoffs[0], routine=(0, 1), ranges=(replace(usual, quiet=quiet),))
+    with_routine = replace(trained, cutoffs=(routine, *trained.cutoffs[1:]))
+    promote(system, with_routine)
+    incident = opened(system, cause_of(with_routine))
+    values = json.loads(said("explain", incident.reference, "--json"))
+    assert values["is_same"]
+    assert [one["usual_high"] for one in values["features"]] == [quiet[name].up for name in ROUTINE_FEATURES]
+    # had it been computed by what is usual in the routine, it would not be the same
+    assert cause_of(trained).anomaly_score < incident.cause.anomaly_score
 
 
 @pytest.mark.parametrize(

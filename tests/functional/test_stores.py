@@ -211,7 +211,7 @@ def usual_range(measure: str) -> UsualRange:
         "level": Usual(HAIR, 1.5, 0.75),
         "volatility": Usual(0.05, THIRD, 0.0),
     }
-    return UsualRange(measure, 3.5, HAIR, 0.3 * THIRD, features)
+    return UsualRange(measure, 3.5, HAIR, 0.3 * THIRD, features, {"jump": Usual(0.0, THIRD, HAIR)})
 
 
 def cutoff(day: int, sensor_id: str = "a") -> Cutoff:
@@ -230,6 +230,8 @@ def cutoff(day: int, sensor_id: str = "a") -> Cutoff:
         reading_count=20_160,
         stuck_after=27,
         ranges=(usual_range("temperature"), usual_range("humidity")),
+        routine=(0, 13, 47),
+        is_approved=True,
     )
 
 

@@ -1,5 +1,6 @@
 """Cohorts, cutoffs and the forest: what is learned from readings, and what is judged by it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from statistics import fmean, median, pstdev
@@ -694,6 +695,113 @@ def test_a_value_in_units_of_the_usual_furthest(value: float, normalised: float)
 def test_where_being_below_is_never_unusual() -> None:
     assert Usual(centre=4.0, up=2.0, down=0.0).normalised(-100.0) == 0.0
     assert Usual(centre=4.0, up=2.0, down=0.0).normalised(8.0) == 2.0
+
+
+# --- what happens at the same time every day ---
+
+
+def defrosting(minutes: Sequence[int], readings: int = 8 * DAY, height: float = 3.0) -> Column:
+    """A steady cold room that is warmer for a quarter of an hour from each of these minutes on."""
+    values = np.round(4.0 + np.random.default_rng(9).normal(0, 0.15, readings), 1)
+    for minute in minutes:
+        values[minute : minute + 15] += height
+    return values
+
+
+# twice a day at the same time; `BEGINS` is 02:40 UTC
+DAILY = [day * DAY + half * 720 + 400 for day in range(8) for half in range(2)]
+
+
+def learned_routine(values: Column) -> CohortModel:
+    return train(series(values))
+
+
+def test_a_daily_defrost_is_routine_with_an_hour_before_and_after() -> None:
+    trained = learned_routine(defrosting(DAILY))
+    (cutoff,) = trained.cutoffs
+    begins = (BEGINS // 60 + DAILY[0]) % 720
+    first, last = (begins - 60) // 30, (begins + 14 + 60) // 30
+    assert set(cutoff.routine) == {(half_hour + k) % 48 for half_hour in range(first, last + 1) for k in (0, 24)}
+    (usual,) = cutoff.ranges
+    for name in ("jump", "plateau"):
+        assert (
+            max(usual.quiet[name].up, usual.quiet[name].down)
+            < max(usual.features[name].up, usual.features[name].down) / 2
+        )
+    assert usual.quiet.keys() == {"jump", "plateau"}
+
+
+def test_a_step_lower_than_the_defrost_is_found_at_its_fifth_reading_but_at_its_time() -> None:
+    trained = learned_routine(defrosting(DAILY))
+    (cutoff,) = trained.cutoffs
+    assert trained.model
+    model = trained.model
+    day = int(cutoff.effective_from.timestamp()) // 86_400 * 86_400 + 86_400
+    minutes = np.arange(DAY)
+    inside = np.isin(minutes // 30, cutoff.routine)
+    for minute, is_found in ((int(np.flatnonzero(~inside)[60]), True), (cutoff.routine[2] * 30, False)):
+        values = np.round(4.0 + np.random.default_rng(10).normal(0, 0.15, DAY), 1)
+        values[minute : minute + 5] += 2.0
+        times = (day + 60 * minutes).tolist()
+        judged = judge(Series(times, {"temperature": values.tolist()}), 0, [cutoff], lambda _: model, RULE)
+        runs = find_runs(judged, cutoff.interval, RULE)
+        moment = datetime.fromtimestamp(day + 60 * minute, UTC)
+        assert [(run.first, run.last) for run in runs] == (
+            [(moment, moment + timedelta(minutes=4))] if is_found else []
+        )
+
+
+@pytest.mark.parametrize(
+    "minutes",
+    [
+        [100, 1900, 3500, 4700, 6600, 8100, 9200, 10900],  # never at the same time
+        [minute for minute in DAILY if minute < 2 * DAY],  # on two days of eight
+        [],
+    ],
+)
+def test_what_does_not_come_every_day_is_no_routine(minutes: Sequence[int]) -> None:
+    (cutoff,) = learned_routine(defrosting(minutes)).cutoffs
+    assert cutoff.routine == ()
+    assert all(usual.quiet == {} for usual in cutoff.ranges)
+    assert cutoff.at(NOON) == cutoff
+
+
+@pytest.mark.parametrize(("days", "is_routine"), [(5, False), (7, True)])
+def test_a_week_shows_a_routine(days: int, is_routine: bool) -> None:
+    (cutoff,) = learned_routine(defrosting([m for m in DAILY if m < days * DAY], readings=days * DAY)).cutoffs
+    assert bool(cutoff.routine) is is_routine
+
+
+def test_a_cutoff_at_a_time_of_day() -> None:
+    quiet = {"jump": Usual(0.0, 0.5, 0.5)}
+    features = {"jump": Usual(0.0, 3.0, 3.0), "level": Usual(4.0, 1.0, 1.0)}
+    usual = UsualRange("temperature", 3.0, 5.0, 0.3, features, quiet)  # type: ignore[arg-type]
+    cutoff = replace(cutoff_of(0, 15), ranges=(usual,), routine=(0, 25, 47))
+
+    def jump_at(clock: str) -> float:
+        found = in_force([cutoff], datetime.fromisoformat(f"2026-07-01T{clock}+00:00"))
+        assert found
+        assert found.ranges[0].features["level"] == features["level"]
+        return found.ranges[0].features["jump"].up
+
+    assert [jump_at(clock) for clock in ("00:00:00", "00:29:59", "12:30:00", "23:59:59")] == [3.0] * 4
+    assert [jump_at(clock) for clock in ("00:30:00", "12:29:59", "13:00:00", "23:29:59")] == [0.5] * 4
+
+
+def test_training_scores_readings_with_a_routine_as_detection_does() -> None:
+    one = series(defrosting([m for m in DAILY if m < 7 * DAY], readings=7 * DAY))
+    trained = train(one)
+    (cutoff,) = trained.cutoffs
+    assert cutoff.routine
+    assert trained.model
+    times, scores = one.measured_at.tolist(), []
+    windows = Series(times, {"temperature": one.values[:, 0].tolist()}).windows(WINDOW - 1, cutoff.interval)
+    for time, window in zip(times[WINDOW - 1 :], windows, strict=True):
+        score = score_reading(trained.model, cutoff.at(datetime.fromtimestamp(time, UTC)), window)
+        assert score
+        scores.append(score.anomaly_score)
+    assert cutoff.score_mean == pytest.approx(fmean(scores), rel=1e-9)
+    assert cutoff.score_sd == pytest.approx(pstdev(scores), rel=1e-9)
 
 
 def test_cohorts_are_told_apart() -> None:
