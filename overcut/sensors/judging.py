@@ -76,14 +76,19 @@ def judge(
         keep: told the score that each verdict comes from, in order; None where there is none.
     """
     judged = []
-    interval = max(cutoffs, key=lambda cutoff: cutoff.trained_at).interval if cutoffs else timedelta(minutes=1)
-    for time, windows in zip(series.times[first:], series.windows(first, interval), strict=True):
+    interval: timedelta | None = None
+    for number, time in enumerate(series.times[first:], start=first):
         measured_at = datetime.fromtimestamp(time, UTC)
         cutoff = in_force(cutoffs, measured_at)
         if cutoff is None:
             judged.append(JudgedReading(measured_at, None))
             keep(None)
+            interval = None
             continue
+        if cutoff.interval != interval:
+            # a gap that is long by one cutoff's interval need not be by another's
+            ahead, interval = series.windows(number, cutoff.interval), cutoff.interval
+        windows = next(ahead)
         score = score_reading(models(cutoff), cutoff, windows)
         keep(score)
         if score is None:

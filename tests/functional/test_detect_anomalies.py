@@ -1134,3 +1134,16 @@ def test_a_stuck_sensor_that_cannot_be_scored_stops_no_stream(plant: Plant, what
     assert len(plant.texts().get("day", [])) == len(plant.incidents())
     one_by_one(plant, stuck(21, 50))
     assert plant.one_incident().kind == "stuck"
+
+
+def test_a_sensor_that_slowed_down_stops_no_stream(plant: Plant) -> None:
+    """Once an hour for four days and learned so only now: what the old cutoff could not judge stays without verdict."""
+    cutoff = add_cold_room(plant, history=0)
+    slower = replace(cutoff, trained_at=at(-45), effective_from=at(-30), interval=timedelta(hours=1))
+    plant.cloud.cutoffs.put([slower])
+    hourly = [cold(60 * k, 60 * k, warmer=STEP if k >= -3 else 0.0)[0] for k in range(-90, 4)]
+    plant.store(hourly[:90])
+    one_by_one(plant, hourly[90:])
+    # readings of 12:00 and after are judged by the new one
+    assert bounds(plant.one_incident()) == ("equipment", at(0), at(60), at(180))
+    assert len(plant.texts()["day"]) == 1
