@@ -358,6 +358,18 @@ def test_a_slow_sensor_is_learned_from_more_of_the_past(cloud: Cloud) -> None:
     assert len(found["fast"].measured_at) == 14 * 60
 
 
+def test_a_sensor_that_slowed_down_is_learned_as_slow(cloud: Cloud) -> None:
+    """Once a minute until fifteen hours ago, and once an hour since: of 35 days nearly all readings are of before."""
+    ends_at = MIDNIGHT + timedelta(hours=40)
+    slowed = ends_at - timedelta(hours=15)
+    quick = [Reading("a", MIDNIGHT + k * MINUTE, {"temperature": 0.0}) for k in range((slowed - MIDNIGHT) // MINUTE)]
+    slow = [Reading("a", slowed + timedelta(hours=k), {"temperature": float(k)}) for k in range(15)]
+    export_readings(cloud, {"bucket": [*quick, *slow]})
+    (found,) = read_window(cloud.data, ends_at, timedelta(hours=14))
+    assert found.series.interval == timedelta(hours=1)
+    assert found.series.values[:, 0].tolist() == [float(k) for k in range(1, 15)]
+
+
 def test_an_old_incident_of_a_slow_sensor_is_left_out_and_of_a_fast_one_forgotten(cloud: Cloud) -> None:
     ends_at = MIDNIGHT + timedelta(days=40)
     slow = [Reading("slow", MIDNIGHT + timedelta(hours=k), {"temperature": float(k)}) for k in range(960)]

@@ -109,6 +109,14 @@ def test_each_training_sees_its_window_of_the_past() -> None:
     assert [cutoff.reading_count for cutoff in replayed.cutoffs["a"]] == [DAY + 150, 30 * 60]
 
 
+def test_a_sensor_that_slowed_down_is_learned_as_slow() -> None:
+    quick = readings_of(cooling(1, 5 * DAY))
+    slow = [Reading("a", at(5 * DAY + 60 * k), {"temperature": value}) for k, value in enumerate(cooling(2, 15 * 24))]
+    replayed = replay([*quick, *slow], [at(20 * DAY - 30)], RULES)
+    (cutoff,) = replayed.cutoffs["a"]
+    assert (cutoff.interval, cutoff.reading_count) == (timedelta(hours=1), 14 * 24)
+
+
 SMALL = 900
 TRAININGS = [at(300), at(500), at(700)]
 

@@ -66,7 +66,9 @@ def read_window(objects: Objects, ends_at: datetime, window: timedelta) -> Itera
                 whole = _by_bucket(objects, days_of_window(ends_at, longest))[bucket]
                 begin = int((ends_at - longest).timestamp())
                 for measured in _read_bucket(threads.map(objects.get, whole), begin, last, slow):
-                    yield _since(measured, int((ends_at - slow[measured.series.sensor_id]).timestamp()))
+                    longer = _since(measured, int((ends_at - slow[measured.series.sensor_id]).timestamp()))
+                    # one that was quicker before would be taken for as quick as that, and go unjudged
+                    yield _since(longer, int((ends_at - window_of(longer.series, window)).timestamp()))
 
 
 def _by_bucket(objects: Objects, days: Iterable[date]) -> dict[str, list[str]]:
