@@ -518,6 +518,28 @@ def test_what_is_called_a_fault_or_does_not_last_or_is_over_is_not_the_new_norma
     assert incident.state is (IncidentState.RECOVERED if recovered else IncidentState.OPEN)
 
 
+def test_what_is_not_learned_is_not_the_new_normal(cloud: Cloud, tmp_path: Path) -> None:
+    """Of a sensor that measures every five minutes an incident of 28 hours lasts, and is enough to be learned; another
+    of eleven hours is neither."""
+    every, readings = 5, 4 * 288
+    cloud.sensors.put([Sensor("slow", "device", {}, kind="fridge")], 16)
+    measured = [values_of("fridge-1", k) for k in range(readings)]
+    first = TRAINED_AT - readings * every * MINUTE
+    slow = [Reading("slow", first + k * every * MINUTE, values) for k, values in enumerate(measured) if values]
+    export_readings(cloud, {"slow": slow})
+    begins = (first - MIDNIGHT) // MINUTE
+    keep_incident(cloud, "slow", begins + 60, begins + 60 + 28 * 60, recovered=begins + 60 + 29 * 60)
+    keep_incident(cloud, "slow", HOURS * 60 - 11 * 60, HOURS * 60 - 1, kind=STUCK_SENSOR)
+    job = train(
+        cloud, tmp_path, hyperparameters={**HYPERPARAMETERS, "window_days": "5", "new_normal_after_hours": "10"}
+    )
+    assert job.returncode == 0, job.stderr
+    # what was before the first of them is no longer learned from
+    assert cutoff_of(cloud, "slow").reading_count == readings - 36
+    found = cloud.incidents.of("slow", first, TRAINED_AT)
+    assert [incident.state for incident in found] == [IncidentState.RECOVERED, IncidentState.OPEN]
+
+
 def earlier_versions(cloud: Cloud, sensors: Iterable[str], furthest: float) -> None:
     """Four promoted versions before this training, whose features got only so far."""
     for name in sensors:

@@ -42,7 +42,7 @@ from overcut.sensors.cohorts import (
 from overcut.sensors.cutoffs import Cutoff, model_key, retired
 from overcut.sensors.features import Detector
 from overcut.sensors.forest import ForestParameters
-from overcut.sensors.incidents import Incident, RunRule
+from overcut.sensors.incidents import RunRule
 from overcut.sensors.learning import (
     EARLIER_VERSIONS,
     LONGEST_WINDOW,
@@ -272,19 +272,17 @@ class Trainer:
         if event["decision"] == "promoted":
             learned = [one.sensor_id for one in model.cutoffs]
             self._set_learning({name: None for name in learned if name in known and known[name].learning})
-            self._take_as_usual(cohort.anew.intersection(learned))
+            anew = cohort.anew.intersection(learned)
+            self._take_as_usual(one for one in cohort.series if one.sensor_id in anew)
         return self._record(cohort.cohort_id, {**event, "retired": silent[:MOST_NAMED]})
 
-    def _take_as_usual(self, anew: Iterable[str]) -> None:
-        """The open incidents of sensors that were learned anew are how things are now."""
-        for sensor_id in sorted(anew):
-            for incident in self.incidents.of(sensor_id, self.trained_at - LONGEST_WINDOW, self.trained_at):
-                if self._lasts(incident):
+    def _take_as_usual(self, anew: Iterable[SensorSeries]) -> None:
+        """The open incidents that sensors were learned anew from are how things are now."""
+        for one in anew:
+            lasting = long_enough(one, self.parameters.new_normal_after)
+            for incident in self.incidents.of(one.sensor_id, self.trained_at - LONGEST_WINDOW, self.trained_at):
+                if Abnormal(incident.first_anomalous_at, incident.last_anomalous_at).is_new_normal(lasting):
                     self.incidents.take_as_usual(incident)
-
-    def _lasts(self, incident: Incident) -> bool:
-        stretch = Abnormal(incident.first_anomalous_at, incident.last_anomalous_at)
-        return stretch.is_new_normal(self.parameters.new_normal_after)
 
     def _earlier(self, sensor_ids: Iterable[str], count: int) -> tuple[dict[str, list[Cutoff]], set[str]]:
         """Of each sensor its last cutoffs, oldest first; and the sensors for which an earlier attempt of this very job
