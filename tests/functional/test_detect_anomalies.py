@@ -28,7 +28,7 @@ from lambdas.sensors.watch_sensors import handler as watching
 from overcut.sensors.cohorts import CohortModel, SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.features import WINDOW
-from overcut.sensors.incidents import Incident, IncidentState, TextState
+from overcut.sensors.incidents import Incident, IncidentState, Text, TextKind, TextState
 from overcut.sensors.models import dump_model, load_model, score_reading
 from overcut.sensors.readings import Reading, parse_time
 from tests.functional.conftest import Cloud
@@ -372,6 +372,23 @@ def test_an_incident_that_was_learned_as_usual_ends_as_that(plant: Plant) -> Non
     assert (found.state, found.recovered_at) == (IncidentState.NEW_NORMAL, at(40))
     assert all("it was learned as usual" in body for bodies in plant.texts().values() for body in bodies)
     plant.watch(at(42))
+    assert list(plant.cloud.incidents.needing_attention()) == []
+
+
+def test_a_reminder_that_has_not_left_when_it_is_over_never_does(plant: Plant) -> None:
+    plant.add("a", "Aarhus", "north", name="Cold room 3", history=120)
+    one_by_one(plant, hot(0, 8))
+    incident = plant.one_incident()
+    reminders = [Text(TextKind.REMINDER, text.contact_id, TextState.OWED) for text in incident.texts.values()]
+    plant.cloud.incidents.owe(incident, {text.text_key: text for text in reminders})
+    plant.texts()
+    one_by_one(plant, usual(9, 39))
+    plant.watch(at(42))
+    plant.watch(at(46))
+    assert {name: [body[:8] for body in bodies] for name, bodies in plant.texts().items()} == {
+        "north": ["OK AGAIN"],
+        "aarhus": ["OK AGAIN"],
+    }
     assert list(plant.cloud.incidents.needing_attention()) == []
 
 

@@ -438,10 +438,12 @@ class Detector:
 
 
 def _texts_of_recovery(told: Mapping[str, Text]) -> Mapping[str, Text]:
-    """Those who were told, or will be, are told that it is over; what was never told is for the digest."""
+    """Those who were told, or will be, are told that it is over; what was never told is for the digest, and so is a
+    reminder that has not left."""
     texts: dict[str, Text] = {}
     for key, text in told.items():
-        if text.state is TextState.WAITING:
+        is_late = text.kind is TextKind.REMINDER and text.state is not TextState.SENT
+        if text.state is TextState.WAITING or is_late:
             texts[key] = Text(text.kind, text.contact_id, TextState.DIGEST)
         elif text.kind is TextKind.ALERT and text.state is not TextState.DIGEST:
             recovery = Text(TextKind.RECOVERY, text.contact_id, TextState.OWED)
