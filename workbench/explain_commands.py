@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overcut import RefusedError
+from overcut.plain_text import visible
 from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.features import Feature
 from overcut.sensors.incidents import STUCK_SENSOR, Cause, Incident
@@ -24,6 +25,7 @@ from workbench.shown import shown
 
 WORDS: dict[Feature, str] = {
     "jump": "jumped away from where it was ten minutes to an hour before",
+    "plateau": "has gone on so far from where it was ten minutes to an hour before, as it never does",
     "level": "keeps away from its usual level",
     "volatility": "changes from one reading to the next by another amount than usual",
     "value": "is away from what it usually shows",
@@ -159,12 +161,12 @@ def _print(found: Explanation) -> None:
     incident, cause, console = found.incident, found.incident.cause, Console()
 
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        console.print(visible(text), soft_wrap=True, highlight=False, markup=False)
 
     name = incident.equipment.name
     say(f"{name}: incident {incident.reference}, opened {format_time(incident.opened_at)} ({incident.kind})")
     say(f"{cause.measure} {found.words}: {measured(cause)}.")
-    unit = f" ({cause.unit})" if cause.unit else ""
+    unit = f" ({shown(cause.unit)})" if cause.unit else ""
     table = Table("measure", f"feature of the {found.score.channel} channel", f"found{unit}", "usually", "times usual")
     for row in found.features:
         if row["value"] is None:

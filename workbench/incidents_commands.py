@@ -136,7 +136,8 @@ def state_of(known: KnownIncident) -> str:
 def measured(cause: Cause) -> str:
     """What was measured beside what is usual, as the text says it."""
     unit = f" {cause.unit}" if cause.unit else ""
-    feature = "" if cause.feature in ("value", "level", "jump") else f" {cause.feature}"
+    # a volatility is told itself, of all else the reading
+    feature = " volatility" if cause.feature == "volatility" else ""
     return f"{cause.measure}{feature} {cause.value:.4g}{unit}, usually {cause.usual_low:.4g} to {cause.usual_high:.4g}"
 
 

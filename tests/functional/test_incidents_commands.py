@@ -240,6 +240,24 @@ def test_what_is_usual_is_told_of_the_time_of_day(system: Cloud, trained: Cohort
     assert cause_of(trained).anomaly_score < incident.cause.anomaly_score
 
 
+def test_a_plateau_is_told_in_words(system: Cloud, trained: CohortModel) -> None:
+    promote(system, trained)
+    incident = opened(system, replace(cause_of(trained), feature="plateau"))
+    told = run("explain", incident.reference).stdout
+    assert "temperature has gone on so far from where it was ten minutes to an hour before" in told
+    assert "as it never does: temperature 5 C, usually" in told
+
+
+def test_a_unit_and_a_name_mean_nothing_to_the_terminal(system: Cloud, trained: CohortModel) -> None:
+    promote(system, trained)
+    hostile = Equipment(SENSOR, "Cold room\x1b[2J [/bold]")
+    incident = opened(system, replace(cause_of(trained), unit="[degf]"), equipment=hostile)
+    told = said("explain", incident.reference)
+    assert "found ([degf])" in told
+    assert "Cold room\\x1b[2J [/bold]: incident" in told
+    assert all(line.isprintable() for line in told.splitlines())
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [("cause.anomaly_score", 9.0), ("cause.inputs.temperature", [4.0] * 61), ("cause.score_cutoff", 0)],
