@@ -13,6 +13,7 @@ from rich.table import Table
 from overcut import OvercutError
 from overcut.etl_jobs.backtest import backtest as backtest_job_runs
 from overcut.sensors.backtest import Recording
+from overcut.sensors.cohorts import MIN_READINGS
 from workbench.backtest_page import backtest_page
 from workbench.job_runs_files import JobRunsFileError, read_job_runs, read_labels
 from workbench.sensors_backtest import OutputFile, read_recorded, replay_on_all_cores, write_text
@@ -60,7 +61,7 @@ def etl_jobs(runs_file: Path, labels_file: Path, as_json: Path | None) -> None:
     Console().print(table)
 
 
-MOST_HELD = 5
+MOST_HELD, MOST_NAMED = 5, 5
 OURS, LABORATORY = "detector", "laboratory's rule"
 
 
@@ -122,6 +123,13 @@ def sensors(
     if len(held) > MOST_HELD:
         console.print(
             f"{len(held) - MOST_HELD} more versions were held; readings went on being judged by the last good one."
+        )
+    never = [shown(sensor_id) for sensor_id, judged in replays[OURS].judged.items() if not judged]
+    if never:
+        more = f" and {len(never) - MOST_NAMED} more" if len(never) > MOST_NAMED else ""
+        console.print(
+            f"never judged, for want of {MIN_READINGS} readings to learn from: {', '.join(never[:MOST_NAMED])}{more}",
+            soft_wrap=True,
         )
     if not ours["sensor_weeks"]:
         console.print("Nothing was counted: no sensor has readings after its first five days. Try --train-until.")

@@ -25,6 +25,7 @@ from overcut.sensors.forest import ForestParameters
 from overcut.sensors.incidents import RunRule
 from overcut.sensors.readings import Reading, RefusedReadingError, format_time, parse_time
 from stacks.stage import Sensors, read_stage
+from workbench.csv_files import counted
 from workbench.readings_files import read_labels, read_readings
 
 _UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
@@ -69,12 +70,20 @@ def read_recorded(readings_file: Path, labels_file: Path | None, config: str, tr
     moment = _moment(train_until) if train_until else None
     found = read_readings(readings_file)
     labels = read_labels(labels_file) if labels_file else []
-    faults = [Fault(label.sensor_id, label.started_at, label.ended_at, label.kind) for label in labels]
-    if faults and not {fault.sensor_id for fault in faults} & {reading.sensor_id for reading in found.readings}:
-        raise BacktestError(
-            f"none of the labels in {labels_file} is of a sensor in {readings_file}; give its own labels"
-        )
     first, last = found.readings[0].measured_at, found.readings[-1].measured_at
+    sensors, repairs = {reading.sensor_id for reading in found.readings}, [*found.repairs]
+    faults = [
+        Fault(label.sensor_id, label.started_at, label.ended_at, label.kind)
+        for label in labels
+        if label.sensor_id in sensors and label.started_at <= last and label.ended_at >= first
+    ]
+    if labels and not faults:
+        raise BacktestError(
+            f"none of the labels in {labels_file} is of a sensor in {readings_file}, at a time in it; give its own"
+            " labels"
+        )
+    if elsewhere := len(labels) - len(faults):
+        repairs.append(f"{counted(elsewhere, 'label')} of another sensor or time: left out")
     if moment is None:
         trainings = list(training_times(settings.training_schedule, first, last))
         if not trainings:
@@ -89,7 +98,7 @@ def read_recorded(readings_file: Path, labels_file: Path | None, config: str, tr
             f"--train-until {format_time(moment)} does not lie within {readings_file}; give a time between"
             f" {format_time(first)} and {format_time(last)}"
         )
-    return Recorded(found.readings, faults, settings, rules_of(settings), trainings, moment, found.repairs)
+    return Recorded(found.readings, faults, settings, rules_of(settings), trainings, moment, repairs)
 
 
 def _moment(text: str) -> datetime:

@@ -98,6 +98,8 @@ def tune(
     """
     try:
         recorded = read_recorded(readings_file, labels_file, config, train_until)
+        for repair in recorded.repairs:
+            click.echo(f"{readings_file}: {repair}", err=True)
         allowed = recorded.settings.false_alarm_budget if budget is None else budget
         if recorded.settings.detector == "laboratory":
             raise BacktestError('the laboratory\'s rule has no budget; set detector = "channels" to tune')

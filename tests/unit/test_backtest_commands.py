@@ -134,6 +134,20 @@ def test_readings_without_labels_have_no_recall(fleet: Path, tmp_path: Path) -> 
     assert "2026-03-08T05:10:00Z" in opened
 
 
+def test_what_was_never_judged_or_is_labelled_elsewhere_is_told(fleet: Path, tmp_path: Path) -> None:
+    readings, labels, as_json = tmp_path / "fleet.csv", tmp_path / "labels.csv", tmp_path / "figures.json"
+    write_readings(readings, [*measured("fridge-1", [FAULT]), *measured("slow")[::6]])
+    later = timedelta(days=30)
+    elsewhere = replace(FAULT, started_at=FAULT.started_at + later, ended_at=FAULT.ended_at + later)
+    write_labels(labels, [FAULT, elsewhere, replace(FAULT, sensor_id="fridge-l")])
+    ran = run("backtest", "sensors", readings, "--labels", labels, "--json", as_json)
+    assert ran.exit_code == 0, ran.output
+    assert "2 labels of another sensor or time: left out" in ran.stderr
+    assert "never judged, for want of 240 readings to learn from: slow\n" in ran.stdout
+    figures = json.loads(as_json.read_text())
+    assert (figures["faults"], figures["found"], figures["recall"]) == (1, 1, 1.0)
+
+
 def test_what_cannot_be_replayed_is_told_in_one_sentence(fleet: Path, tmp_path: Path) -> None:
     readings, labels = fleet / "fleet.csv", fleet / "labels.csv"
     assert "does not exist" in error_of("backtest", "sensors", fleet / "none.csv")
