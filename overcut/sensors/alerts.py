@@ -118,15 +118,12 @@ def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
         return _compose_many(incidents, first, kind)
     start = _STARTS[kind]
     told = _told_over(first) if kind is TextKind.RECOVERY else _told(first, kind)
-    hint = ". Learned as usual unless marked a fault" if kind is TextKind.REMINDER else ""
-    rest = f": {told}{hint}. Ref {first.reference}"
+    rest = f": {told}{_hint(kind)}. Ref {first.reference}"
     return start + _equipment(first, SEGMENT_LENGTH - len(start) - len(rest)) + rest
 
 
 def _told(incident: Incident, kind: TextKind) -> str:
-    cause, since = incident.cause, _clock(incident.first_anomalous_at)
-    if kind is TextKind.REMINDER:
-        since = f"{incident.first_anomalous_at:%d %b %H:%M}"
+    cause, since = incident.cause, _since(incident.first_anomalous_at, kind)
     value = f"{_number(cause.value)}{_unit(cause.unit)}"
     if incident.kind == STUCK_SENSOR:
         return f"{_short(cause.measure, 24)} stuck at {value} since {since} UTC"
@@ -156,11 +153,13 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     are_stuck = all(incident.kind == STUCK_SENSOR for incident in incidents)
     things = f"{'sensor' if are_stuck else 'unit'}{'s' if len(names) > 1 else ''}"
     what = "stuck" if are_stuck else "abnormal"
-    what = {TextKind.ALERT: f"also {what}", TextKind.REMINDER: f"still {what}", TextKind.RECOVERY: "OK again"}[kind]
+    learned = any(incident.state is IncidentState.NEW_NORMAL for incident in incidents)
+    over = "OK again or learned as usual" if learned else "OK again"
+    what = {TextKind.ALERT: f"also {what}", TextKind.REMINDER: f"still {what}", TextKind.RECOVERY: over}[kind]
     start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(names)} {things} {what}: "
     last = max(incident.last_anomalous_at for incident in incidents)
     since = last if kind is TextKind.RECOVERY else first.first_anomalous_at
-    rest = f", since {_clock(since)} UTC. Ref {first.reference}"
+    rest = f", since {_since(since, kind)} UTC{_hint(kind)}. Ref {first.reference}"
     room = SEGMENT_LENGTH - len(start) - len(rest)
     # with a comma and a space after each, no more names than these can fit, be there thousands
     shown = [_short(name, 24) for name in islice(names.values(), SEGMENT_LENGTH // 2)]
@@ -200,6 +199,15 @@ def _unit(unit: str) -> str:
 
 def _clock(moment: datetime) -> str:
     return moment.strftime("%H:%M")
+
+
+def _since(moment: datetime, kind: TextKind) -> str:
+    """A reminder tells of another day."""
+    return f"{moment:%d %b %H:%M}" if kind is TextKind.REMINDER else _clock(moment)
+
+
+def _hint(kind: TextKind) -> str:
+    return ". Learned as usual unless marked a fault" if kind is TextKind.REMINDER else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -158,6 +158,18 @@ def test_several_units() -> None:
     assert ", 7, 8, 71 more, since" in compose(many, TextKind.ALERT)
 
 
+def test_several_that_last() -> None:
+    three = [incident(f"s{k}", minute=k, name=f"Unit {k}") for k in range(3)]
+    assert compose(three, TextKind.REMINDER) == (
+        "Lyon: 3 units still abnormal: Unit 0, Unit 1, Unit 2, since 02 Mar 12:00 UTC."
+        f" Learned as usual unless marked a fault. Ref {three[0].reference}"
+    )
+    learned = [*three[:2], replace(three[2], state=IncidentState.NEW_NORMAL)]
+    assert compose(learned, TextKind.RECOVERY) == (
+        f"Lyon: 3 units OK again or learned as usual: Unit 0, Unit 1, Unit 2, since 12:06 UTC. Ref {three[0].reference}"
+    )
+
+
 def test_nobody_is_texted_about_nothing() -> None:
     with pytest.raises(ValueError, match="at least one"):
         compose([], TextKind.ALERT)
