@@ -327,15 +327,21 @@ class CutoffsStore:
         return _cutoff_from_item(answer["Item"]) if "Item" in answer else None
 
     def as_of(self, sensor_id: str, moment: datetime) -> list[Cutoff]:
-        """The sensor's cutoffs that may have been in force at `moment`, newest first: for readings from long ago."""
-        answer = self.client.query(
+        """The sensor's cutoffs that may have been in force at `moment`, newest first, to the one that was: for readings
+        from long ago."""
+        pages = self.client.get_paginator("query").paginate(
             TableName=self.table,
             KeyConditionExpression="sensor_id = :s AND trained_at <= :m",
             ExpressionAttributeValues={":s": {"S": sensor_id}, ":m": {"S": format_time(moment)}},
             ScanIndexForward=False,
-            Limit=2,
+            PaginationConfig={"PageSize": 2},
         )
-        return [_cutoff_from_item(item) for item in answer["Items"]]
+        found: list[Cutoff] = []
+        for cutoff in (_cutoff_from_item(item) for page in pages for item in page["Items"]):
+            found.append(cutoff)
+            if cutoff.effective_from <= moment:
+                break
+        return found
 
     def trained_after(self, sensor_id: str, moment: datetime) -> list[Cutoff]:
         """All of the sensor's cutoffs that were trained after `moment`, oldest first."""

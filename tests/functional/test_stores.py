@@ -293,6 +293,19 @@ def test_cutoffs_as_of_a_moment_may_be_those_of_the_training_before(cloud: Cloud
     assert cloud.cutoffs.as_of("a", datetime(2026, 1, 1, tzinfo=UTC)) == []
 
 
+def test_cutoffs_as_of_a_moment_reach_the_one_in_force_however_many_follow(cloud: Cloud) -> None:
+    """Three that people rolled back to within a quarter of an hour are none of them in force yet."""
+    by_hand = [
+        replace(one, trained_at=one.trained_at + k * MINUTE, effective_from=one.effective_from + k * MINUTE)
+        for k, one in enumerate([cutoff(3)] * 3)
+    ]
+    cloud.cutoffs.put([cutoff(1), cutoff(2), *by_hand])
+    moment = by_hand[0].effective_from - MINUTE
+    found = cloud.cutoffs.as_of("a", moment)
+    assert found == [*by_hand[::-1], cutoff(2)]
+    assert in_force(found, moment) == cutoff(2)
+
+
 # --- model events ---
 
 
