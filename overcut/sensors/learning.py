@@ -17,7 +17,7 @@ import numpy as np
 
 from overcut.sensors.cohorts import DAY_READINGS, MIN_READINGS, READING_MINUTES, SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual
-from overcut.sensors.features import WINDOW
+from overcut.sensors.features import WINDOW, Feature
 
 # how much of the past a slow sensor is learned from at most
 LONGEST_WINDOW = timedelta(days=120)
@@ -141,17 +141,15 @@ def _comparable(earlier: Sequence[Cutoff]) -> list[Cutoff]:
 def _clamped(cutoff: Cutoff, before: Sequence[Cutoff]) -> Cutoff:
     ranges = []
     for usual in cutoff.ranges:
-        features = {}
-        for name, now in usual.features.items():
-            then = [
-                found.features[name]
-                for one in before
-                for found in one.ranges
-                if found.measure == usual.measure and name in found.features
-            ]
-            features[name] = _within(now, then)
-        ranges.append(replace(usual, features=features))
+        then = [found for one in before for found in one.ranges if found.measure == usual.measure]
+        features = _all_within(usual.features, [found.features for found in then])
+        quiet = _all_within(usual.quiet, [found.quiet for found in then])
+        ranges.append(replace(usual, features=features, quiet=quiet))
     return replace(cutoff, ranges=tuple(ranges))
+
+
+def _all_within(now: Mapping[Feature, Usual], then: Sequence[Mapping[Feature, Usual]]) -> dict[Feature, Usual]:
+    return {name: _within(usual, [one[name] for one in then if name in one]) for name, usual in now.items()}
 
 
 def _within(now: Usual, then: Sequence[Usual]) -> Usual:

@@ -229,6 +229,20 @@ def test_both_sides_and_every_feature_are_compared() -> None:
     assert [volatility.up, volatility.down] == pytest.approx([0.17783, 0.0], rel=1e-4)
 
 
+def test_what_is_usual_outside_the_routine_is_compared_too() -> None:
+    def with_quiet(day: int, up: float) -> Cutoff:
+        one = cutoff(day, level=usual(1.0))
+        return replace(one, ranges=(replace(one.ranges[0], quiet={"jump": usual(up)}),))
+
+    before = [with_quiet(day, 0.5) for day in range(3)]
+    found, is_clamped = reviewed(with_quiet(9, 25.0), *before)
+    assert is_clamped
+    assert found.ranges[0].quiet["jump"].up == pytest.approx(0.5 * 1.7783, rel=1e-4)
+    assert not reviewed(with_quiet(9, 0.6), *before)[1]
+    # whose routine is new, has nothing to be compared with
+    assert not reviewed(with_quiet(9, 25.0), *history(1.0, 1.0, 1.0))[1]
+
+
 @pytest.mark.parametrize("versions", [0, 1, 2])
 def test_of_fewer_than_three_versions_nothing_can_be_said(versions: int) -> None:
     new = cutoff(9, level=usual(50.0))
