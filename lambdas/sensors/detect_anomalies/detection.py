@@ -40,9 +40,11 @@ from overcut.sensors.judging import Series, explain, judge
 from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, format_time
 
-# what is remembered of so many takes about 25 MB
-MAX_SENSORS_REMEMBERED = 3_000
+# what is remembered of a sensor with three measures takes 5 KB, and as much again for each cutoff
+MAX_SENSORS_REMEMBERED = 1_500
 MAX_MODELS_REMEMBERED = 20
+# cutoffs are remembered that were in force so long ago; what older readings are judged by is looked up
+CUTOFFS_REACH = timedelta(hours=3)
 MAX_DECISIONS = 5
 READINGS_BETWEEN = 200
 
@@ -85,18 +87,21 @@ class Judge:
         self._store = cutoffs
         self._bucket = bucket
         self._rule = rule
-        self._cutoffs: OrderedDict[str, tuple[datetime, list[Cutoff]]] = OrderedDict()
+        self._cutoffs: OrderedDict[str, tuple[datetime, list[Cutoff], bool]] = OrderedDict()
         self._models: OrderedDict[str, Model] = OrderedDict()
 
     def cutoffs(self, sensor_id: str, oldest: datetime, now: datetime) -> list[Cutoff]:
         """The sensor's cutoffs that readings from `oldest` on may be judged by."""
-        fetched_at, cutoffs = self._cutoffs.get(sensor_id, (now - 2 * CACHE_FOR, []))
+        fetched_at, cutoffs, are_all = self._cutoffs.get(sensor_id, (now - 2 * CACHE_FOR, [], True))
         if abs(now - fetched_at) >= CACHE_FOR:
-            cutoffs = self._store.newest(sensor_id, 3)
-            self._cutoffs[sensor_id] = (now, cutoffs)
+            newest = self._store.newest(sensor_id, 3)
+            older = [k for k, cutoff in enumerate(newest) if cutoff.effective_from <= now - CUTOFFS_REACH]
+            cutoffs = newest[: older[0] + 1] if older else newest
+            are_all = len(cutoffs) == len(newest) < 3
+            self._cutoffs[sensor_id] = (now, cutoffs, are_all)
             if len(self._cutoffs) > MAX_SENSORS_REMEMBERED:
                 self._cutoffs.popitem(last=False)
-        if len(cutoffs) == 3 and oldest < cutoffs[-1].effective_from:
+        if not are_all and oldest < cutoffs[-1].effective_from:
             return [*self._store.as_of(sensor_id, oldest), *self._store.trained_after(sensor_id, oldest)]
         return cutoffs
 
