@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from overcut import RefusedError
 from overcut.etl_jobs.verdicts import Kind
 from overcut.sensors.features import Detector
+from overcut.sensors.incidents import IncidentKind
 from overcut.sensors.sources import FieldMapping, FieldMappingError
 
 STAGES = Path(__file__).parent.parent / "config"
@@ -134,6 +135,8 @@ class Sensors(_Settings):
         detector: what readings are judged by; "laboratory" is the first laboratory's rule.
         false_alarm_budget: incidents a sensor-week (10,080 readings) that people put up with while nothing is wrong.
         new_normal_after_hours: an incident that lasts longer, and that nobody confirmed, is how things are now.
+        silent_after_minutes: who says nothing for longer is silent; of a slow sensor, for five of its intervals.
+        texted_kinds: the kinds of incidents that people are texted about; the others are only kept.
     """
 
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
@@ -147,6 +150,8 @@ class Sensors(_Settings):
     z_factor: Annotated[float, Field(ge=2.5, le=20)] = 2.5
     false_alarm_budget: Annotated[float, Field(gt=0, le=100)] = 0.1
     new_normal_after_hours: Annotated[int, Field(ge=3, le=31 * 24)] = 24
+    silent_after_minutes: Annotated[int, Field(ge=5, le=7 * 24 * 60)] = 15
+    texted_kinds: list[IncidentKind] = list(get_args(IncidentKind))
     num_trees: Annotated[int, Field(ge=10, le=200)] = 30
     num_samples_per_tree: Annotated[int, Field(ge=32, le=1024)] = 128
     training_window_days: Annotated[int, Field(ge=1, le=365)] = 14

@@ -6,6 +6,7 @@ HeadMovedError(RetryableError)      somebody else changed a sensor's incidents f
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import sys
@@ -33,6 +34,7 @@ from overcut.sensors.alerts import TextsOfOnePlace
 from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
+    KINDS,
     Cause,
     Change,
     Equipment,
@@ -45,6 +47,7 @@ from overcut.sensors.incidents import (
 )
 from overcut.sensors.layout import bucket_of
 from overcut.sensors.readings import Reading, format_time, parse_time
+from overcut.sensors.silence import SensorSeen, SourceSeen
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -221,6 +224,18 @@ class SensorsStore:
         """Every sensor, in no order."""
         for page in self.client.get_paginator("scan").paginate(TableName=self.table):
             yield from map(_sensor_from_item, page["Items"])
+
+    def equipment(self) -> Iterator[Equipment]:
+        """Every sensor's equipment, in no order and in small pages: a function of little memory asks."""
+        pages = self.client.get_paginator("scan").paginate(
+            TableName=self.table,
+            ProjectionExpression="sensor_id, #name, customer, site",
+            ExpressionAttributeNames={"#name": "name"},
+            PaginationConfig={"PageSize": 500},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield Sensor(source_id="", measures={}, **from_attributes(item)).equipment
 
     def ids_in_bucket(self, bucket: int) -> list[str]:
         """The ids of the sensors whose readings are exported in `bucket`."""
@@ -722,15 +737,18 @@ class IncidentsStore:
         return [incident_from_item(item) for page in pages for item in page["Items"]]
 
     def stretches(self, since: datetime) -> Iterator[dict[str, str]]:
-        """Of every incident that was anomalous since a moment, of any kind, in no order: `sensor_id`,
+        """Of every incident whose readings were anomalous since a moment, in no order: `sensor_id`,
         `first_anomalous_at`, `last_anomalous_at` and, if it has one, what a person called it, `label`."""
         names = ("sensor_id", "first_anomalous_at", "last_anomalous_at", "label")
+        kinds = {f":{kind}": {"S": kind} for kind in KINDS}
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.table,
-            FilterExpression="attribute_exists(cause) AND last_anomalous_at >= :since",
+            FilterExpression=(
+                f"attribute_exists(cause) AND last_anomalous_at >= :since AND #kind IN ({', '.join(kinds)})"
+            ),
             ProjectionExpression=", ".join(f"#{name}" for name in names),
-            ExpressionAttributeNames={f"#{name}": name for name in names},
-            ExpressionAttributeValues={":since": {"S": format_time(since)}},
+            ExpressionAttributeNames={**{f"#{name}": name for name in names}, "#kind": "kind"},
+            ExpressionAttributeValues={":since": {"S": format_time(since)}, **kinds},
         )
         for page in pages:
             yield from map(from_attributes, page["Items"])
@@ -1008,14 +1026,40 @@ class QuarantinedEvent:
     event_id: str
 
 
+def _seen_key(source_id: str) -> str:
+    return f"{SEEN_PREFIX}{source_id}.json.gz"
+
+
 # where Lambda itself leaves what of the stream it gave up
 FAILED_BATCHES_PREFIX = "aws/lambda/"
 QUARANTINE_PREFIX = "quarantine/"
+SEEN_PREFIX = "seen/"
 
 
 @dataclass(frozen=True)
 class DataBucket(Bucket):
-    """The data bucket: exported readings, forests, and what could not be read."""
+    """The data bucket: exported readings, forests, what could not be read, and which sensors were seen when."""
+
+    def seen(self, source_id: str) -> SourceSeen | None:
+        """When a source and its sensors were heard; None before the first time."""
+        try:
+            stored = json.loads(gzip.decompress(self.get(_seen_key(source_id))))
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                return None
+            raise
+        sensors = {sensor_id: SensorSeen(*row) for sensor_id, row in stored.pop("sensors").items()}
+        return SourceSeen(sensors, **stored)
+
+    def put_seen(self, source_id: str, seen: SourceSeen) -> None:
+        rows = {sensor_id: [s.heard_at, s.advanced_at, s.newest, s.gaps] for sensor_id, s in seen.sensors.items()}
+        stored = {
+            "heard_at": seen.heard_at,
+            "resumed_at": seen.resumed_at,
+            "settled_at": seen.settled_at,
+            "sensors": rows,
+        }
+        self.put(_seen_key(source_id), gzip.compress(json.dumps(stored).encode(), compresslevel=1))
 
     def quarantine(self, source_id: str, events: Sequence[QuarantinedEvent], now: datetime) -> None:
         """Keep `events` as JSON Lines in one object, whose key is a function of them."""

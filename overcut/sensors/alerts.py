@@ -13,10 +13,33 @@ from itertools import islice
 from typing import Any, Protocol
 
 from overcut import OvercutError, RetryableError
-from overcut.sensors.incidents import STUCK_SENSOR, Incident, IncidentState, Text, TextKind, TextState
+from overcut.sensors.incidents import (
+    BACKWARDS,
+    SILENCES,
+    SILENT_SENSOR,
+    SILENT_SITE,
+    SILENT_SOURCE,
+    STUCK_SENSOR,
+    Incident,
+    IncidentState,
+    Text,
+    TextKind,
+    TextState,
+)
 
 SEGMENT_LENGTH = 160
+# of several incidents of one kind, what they are about and what these are; of equipment and of mixed kinds, the last
+_SEVERAL = {
+    STUCK_SENSOR: ("sensor", "stuck"),
+    SILENT_SENSOR: ("sensor", "silent"),
+    SILENT_SITE: ("site", "silent"),
+    SILENT_SOURCE: ("source", "silent"),
+    BACKWARDS: ("clock", "running behind"),
+}
+_UNITS = ("unit", "abnormal")
 _STARTS = {TextKind.ALERT: "ALERT ", TextKind.RECOVERY: "OK AGAIN ", TextKind.REMINDER: "STILL "}
+# the cause's feature of a silent source that cannot even be polled
+UNREADABLE = "unreadable"
 # what a volatility is called after the name of its measure
 SWING = " swing"
 # of more incidents than this, claiming and recording each may take longer than a sender lives
@@ -62,7 +85,7 @@ class Contact:
 def reminders(incident: Incident, new_normal_after: timedelta) -> dict[str, Text]:
     """By key the texts that an open incident owes once it has lasted for longer: one to everybody who was alerted."""
     lasted = incident.last_anomalous_at - incident.first_anomalous_at
-    if incident.state is not IncidentState.OPEN or lasted <= new_normal_after:
+    if incident.state is not IncidentState.OPEN or incident.kind in SILENCES or lasted <= new_normal_after:
         return {}
     alerted = [text.contact_id for text in incident.texts.values() if _is_sent_alert(text)]
     owed = (Text(TextKind.REMINDER, contact_id, TextState.OWED) for contact_id in alerted)
@@ -124,6 +147,12 @@ def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
 
 def _told(incident: Incident, kind: TextKind) -> str:
     cause, since = incident.cause, _since(incident.first_anomalous_at, kind)
+    if incident.kind == BACKWARDS:
+        return f"readings come, but none measured after {since} UTC: its clock may run behind"
+    if incident.kind == SILENT_SOURCE:
+        return f"{'its stream cannot be read, nothing' if cause.feature == UNREADABLE else 'nothing'} since {since} UTC"
+    if incident.kind in SILENCES:
+        return f"no reading{' of any sensor' if incident.kind == SILENT_SITE else ''} since {since} UTC"
     value = f"{_number(cause.value)}{_unit(cause.unit)}"
     if incident.kind == STUCK_SENSOR:
         return f"{_short(cause.measure, 24)} stuck at {value} since {since} UTC"
@@ -141,6 +170,10 @@ def _told_over(incident: Incident) -> str:
         return (
             f"nobody called it a fault, so it was learned as usual. It began {incident.first_anomalous_at:%d %b %H:%M}"
         )
+    if incident.kind == BACKWARDS:
+        return f"its clock goes on. No reading measured after {first} UTC came until {last}"
+    if incident.kind in SILENCES:
+        return f"readings again. There was none from {first} to {last} UTC"
     if incident.kind == STUCK_SENSOR:
         return f"{_short(incident.cause.measure, 24)} stuck from {first} to {last} UTC, now changing"
     return f"usual values since {last} UTC. The fault began {first}"
@@ -150,9 +183,9 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     site = _short(first.equipment.site or "no site", 24)
     # one unit may be abnormal and its sensor stuck
     names = {incident.equipment.sensor_id: incident.equipment.name for incident in incidents}
-    are_stuck = all(incident.kind == STUCK_SENSOR for incident in incidents)
-    things = f"{'sensor' if are_stuck else 'unit'}{'s' if len(names) > 1 else ''}"
-    what = "stuck" if are_stuck else "abnormal"
+    kinds = {incident.kind for incident in incidents}
+    thing, what = _SEVERAL.get(kinds.pop(), _UNITS) if len(kinds) == 1 else _UNITS
+    things = f"{thing}{'s' if len(names) > 1 else ''}"
     learned = any(incident.state is IncidentState.NEW_NORMAL for incident in incidents)
     over = "OK again or learned as usual" if learned else "OK again"
     what = {TextKind.ALERT: f"also {what}", TextKind.REMINDER: f"still {what}", TextKind.RECOVERY: over}[kind]
@@ -175,6 +208,8 @@ def _listed(shown: Sequence[str], total: int) -> str:
 
 def _equipment(incident: Incident, room: int) -> str:
     equipment = incident.equipment
+    if incident.kind == SILENT_SITE or equipment.sensor_id.startswith("#"):
+        return _short(f"{'Site' if incident.kind == SILENT_SITE else 'Source'} {equipment.name}", room)
     site = equipment.site or "no site yet"
     name_room = max(room - len(", ") - min(len(to_gsm7(site)), room // 3), 1)
     name = _short(equipment.name, name_room)

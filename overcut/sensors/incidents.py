@@ -15,10 +15,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Literal
 
 EQUIPMENT_FAULT = "equipment"
 STUCK_SENSOR = "stuck"
+# judged from readings
 KINDS = (EQUIPMENT_FAULT, STUCK_SENSOR)
+SILENT_SENSOR = "silent"
+SILENT_SITE = "site_silent"
+SILENT_SOURCE = "source_silent"
+BACKWARDS = "backwards"
+# judged from when readings come; see `overcut.sensors.silence`
+SILENCES = (SILENT_SENSOR, SILENT_SITE, SILENT_SOURCE, BACKWARDS)
+IncidentKind = Literal["equipment", "stuck", "silent", "site_silent", "source_silent", "backwards"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,18 @@ class DataTable(dynamodb.Table):
 
 
 class PipelineBucket(s3.Bucket):
-    """A pipeline's own bucket: encrypted, closed, TLS only. Objects of `expiring` prefixes go after a month."""
+    """A pipeline's own bucket: encrypted, closed, TLS only. Objects of `expiring` prefixes go after a month; of
+    `rewritten` ones, which are written every minute, older versions go after a day."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, expiring: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: Stage,
+        expiring: Sequence[str] = (),
+        rewritten: Sequence[str] = (),
+    ) -> None:
         super().__init__(
             scope,
             construct_id,
@@ -101,6 +110,10 @@ class PipelineBucket(s3.Bucket):
                     noncurrent_version_expiration=Duration.days(30),
                 ),
                 *(s3.LifecycleRule(prefix=prefix, expiration=Duration.days(30)) for prefix in expiring),
+                *(
+                    s3.LifecycleRule(prefix=prefix, noncurrent_version_expiration=Duration.days(1))
+                    for prefix in rewritten
+                ),
             ],
         )
         acknowledge(

@@ -1,6 +1,7 @@
 """Detection: from the Readings table's stream to incidents and texts."""
 
 import json
+from typing import Any
 
 from aws_cdk import Duration
 from aws_cdk import aws_events as events
@@ -64,7 +65,6 @@ class Detection(Construct):
 
     def _detect_anomalies(self, stage: SensorsStage, storage: Storage, alerting: Alerting) -> PipelineFunction:
         rules = stage.sensors
-        contacts = [{"contact_id": name, **contact.model_dump()} for name, contact in sorted(rules.contacts.items())]
         function = PipelineFunction(
             self,
             "DetectAnomalies",
@@ -86,9 +86,10 @@ class Detection(Construct):
                 "RECOVERY_MINUTES": json.dumps(rules.recovery_minutes),
                 "STALE_AFTER_MINUTES": json.dumps(rules.stale_after_minutes),
                 "GROUP_MINUTES": json.dumps(rules.group_minutes),
-                "CONTACTS": json.dumps(contacts),
+                "CONTACTS": json.dumps(_contacts(stage)),
                 "DEFAULT_CONTACT": rules.default_contact,
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+                "TEXTED_KINDS": json.dumps(rules.texted_kinds),
             },
         )
         storage.readings.allow(function, "Query")
@@ -128,27 +129,44 @@ class Detection(Construct):
             stage=stage,
             pipeline="sensors",
             function="watch_sensors",
-            description="Sends the texts that are still owed",
+            description="Sends the texts that are still owed, and tells of silence",
             timeout=DETECT_TIMEOUT,
             retry_attempts=0,
             max_event_age=Duration.minutes(1),
             environment={
                 "INCIDENTS_TABLE": storage.incidents.table_name,
+                "SENSORS_TABLE": storage.sensors.table_name,
+                "SOURCES_TABLE": storage.sources.table_name,
+                "DATA_BUCKET": storage.bucket.bucket_name,
                 "ALERTS_TOPIC": alerting.alerts.topic_arn,
                 "CLOCK": stage.clock,
                 "GROUP_MINUTES": json.dumps(stage.sensors.group_minutes),
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
                 "NEW_NORMAL_AFTER_HOURS": json.dumps(stage.sensors.new_normal_after_hours),
+                "SOURCES": json.dumps(sorted(stage.sensors.sources)),
+                "SILENT_AFTER_MINUTES": json.dumps(stage.sensors.silent_after_minutes),
+                "TEXTED_KINDS": json.dumps(stage.sensors.texted_kinds),
+                "CONTACTS": json.dumps(_contacts(stage)),
+                "DEFAULT_CONTACT": stage.sensors.default_contact,
             },
         )
-        storage.incidents.allow(function, "BatchGetItem", "UpdateItem")
+        storage.incidents.allow(function, "BatchGetItem", "GetItem", "PutItem", "UpdateItem")
         storage.incidents.allow_query_of("attention", function)
+        storage.sensors.allow(function, "Scan")
+        storage.sources.allow(function, "GetItem")
+        allow_objects(function, storage.bucket, "seen/", "s3:GetObject")
+        # without it, S3 does not tell an object that is not there from one that may not be read
+        allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
         allow(function, alerting.alerts.topic_arn, "sns:Publish")
         events.Rule(
             self,
             "Every-minute",
             schedule=events.Schedule.rate(Duration.minutes(1)),
-            description="Sends the texts that are still owed",
+            description="Sends the texts that are still owed, and tells of silence",
             targets=[targets.LambdaFunction(function, retry_attempts=0, max_event_age=Duration.minutes(1))],
         )
         return function
+
+
+def _contacts(stage: SensorsStage) -> list[dict[str, Any]]:
+    return [{"contact_id": name, **one.model_dump()} for name, one in sorted(stage.sensors.contacts.items())]

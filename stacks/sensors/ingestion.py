@@ -40,6 +40,7 @@ class Ingestion(Construct):
                 "CLOCK": stage.clock,
                 "RETENTION_DAYS": json.dumps(stage.sensors.retention_days),
                 "EXPORT_BUCKETS": json.dumps(stage.sensors.export_buckets),
+                "SILENT_AFTER_MINUTES": json.dumps(stage.sensors.silent_after_minutes),
             },
         )
         storage.readings.allow(self.poll_readings, "BatchWriteItem")
@@ -47,6 +48,9 @@ class Ingestion(Construct):
         storage.sources.allow(self.poll_readings, "GetItem", "UpdateItem")
         storage.pending_exports.allow(self.poll_readings, "BatchWriteItem")
         allow_objects(self.poll_readings, storage.bucket, "quarantine/", "s3:PutObject")
+        allow_objects(self.poll_readings, storage.bucket, "seen/", "s3:GetObject", "s3:PutObject")
+        # without it, S3 does not tell an object that is not there from one that may not be read
+        allow(self.poll_readings, storage.bucket.bucket_arn, "s3:ListBucket")
         for source_id in sorted(stage.sensors.sources):
             self._schedule(source_id, stage)
 

@@ -27,7 +27,7 @@ class Storage(Construct):
         self.incidents.add_keys_index("attention", ("attention", STRING), ("opened_at", STRING))
         self.sources = self._table("Sources", ("source_id", STRING))
         self.pending_exports = self._table("PendingExports", ("bucket", NUMBER), ("hour", STRING))
-        self.bucket = PipelineBucket(self, "Data", stage=stage)
+        self.bucket = PipelineBucket(self, "Data", stage=stage, rewritten=["seen/"])
 
     def _table(self, name: str, partition_key: Key, sort_key: Key | None = None) -> DataTable:
         return DataTable(self, name, stage=self._stage, partition_key=partition_key, sort_key=sort_key)

@@ -31,6 +31,15 @@ SHOWN_BY: dict[Grant, str] = {
     ("DetectionWatchSensorsRole", "sns:Publish", "AlertingAlerts"): (
         f"{FUNCTIONAL}watch_sensors.py::test_an_owed_text_is_sent_once"
     ),
+    **{
+        ("DetectionWatchSensorsRole", f"dynamodb:{action}", f"Storage{table}"): f"{FUNCTIONAL}watch_sensors.py::{test}"
+        for action, table, test in (
+            ("GetItem", "Incidents", "test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again"),
+            ("PutItem", "Incidents", "test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again"),
+            ("Scan", "Sensors", "test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again"),
+            ("GetItem", "Sources", "test_a_dead_source_is_one_incident_and_one_text_to_each_contact_of_its_sensors"),
+        )
+    },
     ("IngestionPollReadingsRole", "dynamodb:UpdateItem", "StorageSensors"): (
         f"{FUNCTIONAL}poll_readings.py::test_a_sensor_registers_itself_once"
     ),
@@ -77,6 +86,7 @@ ASKED_FOR_BY = [
         ),
         (r"(Train|Predict)Role$", r"^iam:PassRole$", f"{_AWS}/IAM/latest/UserGuide/id_roles_use_passrole.html"),
         (r"(Train|Predict)Role$", r"^emr-serverless:", f"{_AWS}/step-functions/latest/dg/emr-serverless-iam.html"),
+        (r"(PollReadings|WatchSensors)Role$", r"^s3:ListBucket$", f"{_AWS}/AmazonS3/latest/API/API_GetObject.html"),
         (r"TrainRole$", r"^s3:GetObject$", f"{_AWS}/step-functions/latest/dg/supported-services-awssdk.html"),
         (r"TrainRole$", r"^sns:", f"{_AWS}/step-functions/latest/dg/connect-sns.html"),
         (r"EventsRole$", r"^states:StartExecution$", f"{_AWS}/eventbridge/latest/userguide/eb-use-identity-based.html"),

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import boto3
 import pytest
@@ -20,6 +20,7 @@ from moto.dynamodb.models import dynamodb_backends
 from lambdas.runtime.attributes import from_attributes
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.watch_sensors import handler as watching
+from overcut.sensors.incidents import IncidentKind
 from tests.conftest import synthesized
 from tests.faults.cases import Texts
 from tests.faults.injection import Call, Fault, Injector, Kind
@@ -158,6 +159,11 @@ def tables(patch: pytest.MonkeyPatch, **settings: object) -> Iterator[tuple[Clou
             "GROUP_MINUTES": 3,
             "CLAIM_SECONDS": CLAIM_SECONDS,
             "NEW_NORMAL_AFTER_HOURS": 24,
+            "SOURCES": ["device"],
+            "SILENT_AFTER_MINUTES": 15,
+            "TEXTED_KINDS": list(get_args(IncidentKind)),
+            "CONTACTS": [],
+            "DEFAULT_CONTACT": "day",
             **settings,
         }
         for name, value in environment.items():

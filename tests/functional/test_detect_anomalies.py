@@ -10,7 +10,7 @@ from functools import cache, partialmethod
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import boto3
 import numpy as np
@@ -28,7 +28,7 @@ from lambdas.sensors.watch_sensors import handler as watching
 from overcut.sensors.cohorts import CohortModel, SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.features import WINDOW
-from overcut.sensors.incidents import Incident, IncidentState, Text, TextKind, TextState
+from overcut.sensors.incidents import Incident, IncidentKind, IncidentState, Text, TextKind, TextState
 from overcut.sensors.models import dump_model, load_model, score_reading
 from overcut.sensors.readings import Reading, parse_time
 from tests.functional.conftest import Cloud
@@ -154,6 +154,10 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "DEFAULT_CONTACT": "day",
         "CLAIM_SECONDS": "90",
         "NEW_NORMAL_AFTER_HOURS": "24",
+        "SOURCES_TABLE": cloud.tables["Sources"],
+        "SOURCES": '["device"]',
+        "SILENT_AFTER_MINUTES": "15",
+        "TEXTED_KINDS": json.dumps(get_args(IncidentKind)),
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -520,6 +524,15 @@ def test_contacts_are_found_by_customer_and_site(plant: Plant, customer: str, si
     texts = plant.texts()
     assert texts.keys() == contacts
     assert all(len(bodies) == 1 for bodies in texts.values())
+
+
+def test_a_kind_that_the_stage_does_not_text_about_is_only_kept(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTED_KINDS", '["stuck", "silent"]')
+    cold_start()
+    plant.add("a", history=40)
+    plant.arrive(hot(0, 4))
+    assert plant.one_incident().texts == {}
+    assert plant.texts() == {}
 
 
 def test_a_sensor_that_is_in_no_table_alerts_the_default_contact_under_its_id(plant: Plant) -> None:

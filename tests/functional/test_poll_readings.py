@@ -27,7 +27,7 @@ from lambdas.sensors.poll_readings import handler as polling_handler
 from lambdas.sensors.poll_readings import polling
 from lambdas.sensors.poll_readings.connection import Connection, SourceUnreachableError, stream_pool
 from lambdas.sensors.poll_readings.polling import Poller, SourceSetting
-from lambdas.sensors.stores import Sensor
+from lambdas.sensors.stores import DataBucket, Sensor
 from overcut.sensors.layout import bucket_of
 from overcut.sensors.readings import Reading
 from overcut.sensors.server_sent_events import (
@@ -36,6 +36,7 @@ from overcut.sensors.server_sent_events import (
     SourceError,
     SourceRefusedError,
 )
+from overcut.sensors.silence import SensorSeen, SourceSeen
 from overcut.sensors.sources import FieldMapping
 from tests.conftest import ROOT
 from tests.functional.aws_over_http import aws_over_http
@@ -178,6 +179,7 @@ class Ingestion:
             outcomes=self.outcomes,
             retention=timedelta(days=30),
             buckets=BUCKETS,
+            silent_after=15 * 60,
         )
 
     def set_clock(self, minute: float) -> None:
@@ -592,9 +594,57 @@ def test_a_reading_of_an_hour_that_is_over_makes_the_hour_pending(
     assert hours == [NOON - 120 * MINUTE, NOON - 60 * MINUTE]
 
 
+# --- who was heard, for watch_sensors ---
+
+
+def test_it_is_kept_when_each_sensor_was_heard(ingestion: Ingestion, serve: Callable[..., Script]) -> None:
+    ingestion.poll(serve(STREAM + event("1", 27) + event("2", 28) + event("3", 10, sensor_id="b")).url)
+    ingestion.set_clock(32)
+    ingestion.poll(serve(STREAM + event("4", 29) + event("4", 27)).url)
+    seen = ingestion.cloud.data.seen("device")
+    assert seen
+
+    def at(minute: int) -> int:
+        return int((NOON + minute * MINUTE).timestamp())
+
+    assert seen.heard_at == at(32)
+    assert seen.sensors == {
+        "a": SensorSeen(at(32), at(32), at(29), [60, 60]),
+        "b": SensorSeen(at(30), at(30), at(10), []),
+    }
+
+
+def test_polls_that_overlap_keep_what_both_have_heard(ingestion: Ingestion, serve: Callable[..., Script]) -> None:
+    """The first one hears of `a` before, and ends after, the second one hears of `b`."""
+    first = serve(STREAM + event("1", 27), hold=True)
+    thread = threading.Thread(target=ingestion.poll, args=(first.url, 5.0, "poll-1"))
+    thread.start()
+    until(lambda: ingestion.cloud.data.seen("device"))
+    ingestion.poll(serve(STREAM + event("2", 28, sensor_id="b")).url, poll_id="poll-2")
+    thread.join()
+    seen = ingestion.cloud.data.seen("device")
+    assert seen
+    assert sorted(seen.sensors) == ["a", "b"]
+
+
+def test_readings_are_stored_though_it_cannot_be_kept_who_was_heard(
+    ingestion: Ingestion, serve: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(self: DataBucket, source_id: str, seen: SourceSeen) -> None:
+        raise ClientError({"Error": {"Code": "SlowDown"}}, "PutObject")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DataBucket, "put_seen", put)
+        ingestion.poll(serve(STREAM + event("1", 27)).url)
+    assert ingestion.stored() == [reading(27)]
+    assert ingestion.outcomes.counted["SeenNotKept"] >= 1
+    ingestion.poll(serve(STREAM + event("2", 28)).url)
+    assert ingestion.cloud.data.seen("device")
+
+
 # --- the function itself ---
 
-POLL_SETTINGS = {"RETENTION_DAYS": "30", "EXPORT_BUCKETS": str(BUCKETS)}
+POLL_SETTINGS = {"RETENTION_DAYS": "30", "EXPORT_BUCKETS": str(BUCKETS), "SILENT_AFTER_MINUTES": "15"}
 
 
 def settings(cloud: Cloud, clock: FileClock) -> dict[str, str]:

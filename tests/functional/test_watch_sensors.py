@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from lambdas.runtime.clock import ClockFace, FileClock
+from lambdas.sensors.stores import Sensor
 from lambdas.sensors.watch_sensors import handler as watching
+from overcut.sensors.alerts import TextRefusedError
 from overcut.sensors.incidents import (
     Cause,
     Change,
@@ -20,16 +22,20 @@ from overcut.sensors.incidents import (
     Equipment,
     Head,
     Incident,
+    IncidentKind,
     IncidentState,
     Text,
     TextKind,
     TextState,
 )
+from overcut.sensors.readings import Reading
+from overcut.sensors.silence import SourceSeen
 from tests.functional.conftest import Cloud
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 CLAIM_SECONDS = 90
+TEXTED_KINDS = [kind for kind in get_args(IncidentKind) if kind != "site_silent"]
 
 
 def open_incident(cloud: Cloud, sensor_id: str, *texts: Text, site: str = "Aarhus", **values: Any) -> Incident:
@@ -95,6 +101,14 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "GROUP_MINUTES": "3",
         "CLAIM_SECONDS": str(CLAIM_SECONDS),
         "NEW_NORMAL_AFTER_HOURS": "24",
+        "SENSORS_TABLE": cloud.tables["Sensors"],
+        "SOURCES_TABLE": cloud.tables["Sources"],
+        "DATA_BUCKET": cloud.bucket,
+        "SOURCES": '["device", "gateway"]',
+        "SILENT_AFTER_MINUTES": "15",
+        "TEXTED_KINDS": json.dumps(TEXTED_KINDS),
+        "CONTACTS": json.dumps([{"contact_id": "north", "customers": ["north"]}]),
+        "DEFAULT_CONTACT": "day",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -270,3 +284,161 @@ def test_a_stuck_sensor_is_told_by_the_sweep(plant: Plant) -> None:
         ("day", f"ALERT Unit a, Aarhus: temperature stuck at 30.0 C since 11:56 UTC. Ref {incident.reference}")
     ]
     assert plant.watch(2) == []
+
+
+# --- silence ---
+
+
+def hear(plant: Plant, minute: int, sensors: str, source_id: str = "device", measured: int | None = None) -> None:
+    """A source brings a reading of each of `sensors`, and a poll keeps that it did."""
+    seen = plant.cloud.data.seen(source_id) or SourceSeen()
+    moment = NOON + (minute if measured is None else measured) * MINUTE
+    readings = [Reading(sensor_id, moment, {"temperature": 4.0}) for sensor_id in sensors]
+    seen.hear(readings, int((NOON + minute * MINUTE).timestamp()), 15 * 60)
+    plant.cloud.data.put_seen(source_id, seen)
+
+
+def stood(plant: Plant, sensors: str = "ab") -> None:
+    """`sensors` of Lyon were heard until 12:04, and `x` and `y`, which nobody has assigned, too."""
+    plant.cloud.sensors.put(
+        [Sensor(name, "device", {}, f"Unit {name}", "north", "Lyon", "") for name in sensors]
+        + [Sensor(name, "device", {}) for name in "xy"],
+        16,
+    )
+    for minute in range(5):
+        hear(plant, minute, f"{sensors}xy")
+
+
+def kinds(plant: Plant) -> list[tuple[str, str, str]]:
+    return sorted(
+        (one.incident.kind, one.incident.equipment.sensor_id, one.incident.state.value)
+        for one in plant.cloud.incidents.known()
+    )
+
+
+def without_references(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(contact, body.partition(" Ref ")[0]) for contact, body in texts]
+
+
+def test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again(plant: Plant) -> None:
+    stood(plant)
+    for minute in range(5, 40):
+        hear(plant, minute, "axy")
+    assert plant.watch(19) == []
+    assert without_references(plant.watch(20)) == [("north", "ALERT Unit b, Lyon: no reading since 12:04 UTC.")]
+    assert plant.watch(21) == plant.watch(40) == []
+    hear(plant, 41, "abxy", measured=5)
+    assert without_references(plant.watch(41)) == [
+        ("north", "OK AGAIN Unit b, Lyon: readings again. There was none from 12:04 to 12:41 UTC.")
+    ]
+    assert plant.watch(42) == []
+    assert plant.on_the_list() == []
+    assert kinds(plant) == [("silent", "b", "recovered")]
+
+
+def test_a_dead_source_is_one_incident_and_one_text_to_each_contact_of_its_sensors(plant: Plant) -> None:
+    stood(plant)
+    plant.cloud.sources.failed("device", "connection refused", NOON)
+    assert plant.watch(19) == []
+    assert without_references(plant.watch(20)) == [
+        (contact, "ALERT Source device: its stream cannot be read, nothing since 12:04 UTC.")
+        for contact in ("day", "north")
+    ]
+    assert plant.watch(130) == []
+    assert kinds(plant) == [("source_silent", "#source#device", "open")]
+
+
+def test_two_hours_of_backlog_are_no_flood(plant: Plant) -> None:
+    stood(plant)
+    plant.watch(20)
+    for minute in range(125, 133):
+        hear(plant, minute, "abxy", measured=5 + 16 * (minute - 125))
+        texts = without_references(plant.watch(minute))
+        assert [body for _, body in texts] == (
+            ["OK AGAIN Source device: readings again. There was none from 12:04 to 14:05 UTC."] * 2
+            if minute == 125
+            else []
+        )
+    assert kinds(plant) == [("source_silent", "#source#device", "recovered")]
+
+
+def test_a_whole_site_is_one_incident_and_kept_without_a_text_where_the_stage_says_so(plant: Plant) -> None:
+    stood(plant)
+    for minute in range(5, 40):
+        hear(plant, minute, "xy")
+    assert plant.watch(20) == plant.watch(39) == []  # `site_silent` is not among the texted kinds
+    assert kinds(plant) == [("site_silent", "#site#north/Lyon", "open")]
+    hear(plant, 40, "abxy")
+    assert plant.watch(40) == plant.watch(41) == []
+    assert kinds(plant) == [("site_silent", "#site#north/Lyon", "recovered")]
+
+
+def test_time_that_runs_backwards_is_told(plant: Plant) -> None:
+    stood(plant)
+    for minute in range(5, 21):
+        hear(plant, minute, "axy")
+        hear(plant, minute, "b", measured=minute - 120)
+    assert without_references(plant.watch(20)) == [
+        (
+            "north",
+            "ALERT Unit b, Lyon: readings come, but none measured after 12:04 UTC: its clock may run behind.",
+        )
+    ]
+    hear(plant, 21, "abxy")
+    assert without_references(plant.watch(21) + plant.watch(22)) == [
+        ("north", "OK AGAIN Unit b, Lyon: its clock goes on. No reading measured after 12:04 UTC came until 12:21.")
+    ]
+
+
+def test_a_silence_that_is_over_before_its_text_could_leave_is_told_to_nobody(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stood(plant)
+    for minute in range(5, 21):
+        hear(plant, minute, "axy")
+    topic = type(watching.dependencies().topic)
+
+    def refuse(self: object, contact_id: str, body: str) -> str:
+        raise TextRefusedError("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(topic, "send", refuse)
+        assert plant.watch(20) == []
+        hear(plant, 21, "abxy")
+        assert plant.watch(21) == []
+    assert plant.watch(22) == plant.watch(23) == []
+    (known,) = (one.incident for one in plant.cloud.incidents.known() if one.incident.kind == "silent")
+    assert {key: text.state.value for key, text in known.texts.items()} == {"alert#north": "digest"}
+
+
+def test_a_silence_of_the_past_is_not_told(plant: Plant) -> None:
+    """Nobody watched while the sensor was silent: it is heard again by now."""
+    stood(plant)
+    for minute in range(5, 60):
+        hear(plant, minute, "axy")
+    hear(plant, 60, "abxy")
+    assert plant.watch(60) == []
+    assert kinds(plant) == []
+
+
+def test_a_sensor_that_nobody_waits_for_any_more_is_closed_without_a_text(plant: Plant) -> None:
+    stood(plant)
+    for minute in range(5, 21):
+        hear(plant, minute, "axy")
+    assert len(plant.watch(20)) == 1
+    hear(plant, 21, "axy", source_id="gateway")
+    seen = plant.cloud.data.seen("device")
+    assert seen
+    del seen.sensors["b"]
+    plant.cloud.data.put_seen("device", seen)
+    assert plant.watch(21) == plant.watch(22) == []
+    assert kinds(plant) == [("silent", "b", "new_normal")]
+
+
+def test_the_readings_of_a_silence_are_learned_from(plant: Plant) -> None:
+    stood(plant)
+    for minute in range(5, 21):
+        hear(plant, minute, "axy")
+    plant.watch(20)
+    plant.open("a", alert(), kind="stuck")
+    assert [one["sensor_id"] for one in plant.cloud.incidents.stretches(NOON - 60 * MINUTE)] == ["a"]

@@ -34,6 +34,7 @@ from overcut.sensors.cohorts import SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import model_key
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
+    SILENT_SENSOR,
     Cause,
     Change,
     ChangeKind,
@@ -49,6 +50,7 @@ from overcut.sensors.incidents import (
 from overcut.sensors.layout import bucket_of, hour_of
 from overcut.sensors.models import dump_model
 from overcut.sensors.readings import Reading, format_time
+from overcut.sensors.silence import SensorSeen, SourceSeen
 from tests.conftest import logical_name, synthesized
 from tests.functional.aws_over_http import aws_over_http
 from tests.functional.conftest import REGION, Cloud, create_tables
@@ -339,15 +341,29 @@ def test_export_training_set(site: Site, run: Run) -> None:
 
 
 def test_watch_sensors(site: Site, run: Run) -> None:
-    """A hundred incidents at twenty places, each of which owes a text."""
+    """A hundred incidents at twenty places, each of which owes a text; and of 5,000 sensors twenty went silent."""
     cloud = site.cloud
     for k in range(100):
         cloud.incidents.open(owing(k), opening(k))
+    sensor_ids = [f"unit-{k:036}" for k in range(5_000)]
+    # half of the twenty of each of two sites: the others of these sites are heard
+    silent = {sensor_id for k, sensor_id in enumerate(sensor_ids) if k < 40 and k % 2}
+    cloud.sensors.put(
+        (Sensor(one, "device", MEASURES, one, "", f"site-{k // 20}") for k, one in enumerate(sensor_ids)), 16
+    )
+    now, seen = int(time.time()), SourceSeen()
+    for one in sensor_ids:
+        heard_at = now - 3_600 * (one in silent)
+        seen.sensors[one] = SensorSeen(heard_at, heard_at, heard_at, [60] * 5)
+    seen.heard_at = now
+    cloud.data.put_seen("device", seen)
     with run("sensors.watch_sensors") as function:
         function.invoke({})
         check("sensors.watch_sensors", function, site.calls)
-    states = [text.state for incident in cloud.incidents.needing_attention() for text in incident.texts.values()]
-    assert states == [TextState.SENT] * 100
+    found = list(cloud.incidents.needing_attention())
+    assert {one.equipment.sensor_id for one in found if one.kind == SILENT_SENSOR} == silent
+    faults = [text.state for one in found if one.kind == EQUIPMENT_FAULT for text in one.texts.values()]
+    assert faults == [TextState.SENT] * 100
 
 
 def opening(k: int) -> Change:

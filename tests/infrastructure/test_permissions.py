@@ -58,6 +58,8 @@ IN_PROD: dict[str, Permissions] = {
         "StorageSources": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
         "StoragePendingExports": {"dynamodb:BatchWriteItem"},
         "StorageData/quarantine/*": {"s3:PutObject"},
+        "StorageData/seen/*": {"s3:GetObject", "s3:PutObject"},
+        "StorageData": {"s3:ListBucket"},
         "arn:aws:secretsmanager:eu-central-1:123456789012:secret:overcut/prod/device-??????": {
             "secretsmanager:GetSecretValue"
         },
@@ -84,8 +86,12 @@ IN_PROD: dict[str, Permissions] = {
     "DetectionWatchSensorsRole": {
         "DetectionWatchSensorsLogs": WRITE_LOG,
         "*": WRITE_TRACE,
-        "StorageIncidents": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
+        "StorageIncidents": {f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "UpdateItem")},
         "StorageIncidents/index/attention": {"dynamodb:Query"},
+        "StorageSensors": {"dynamodb:Scan"},
+        "StorageSources": {"dynamodb:GetItem"},
+        "StorageData/seen/*": {"s3:GetObject"},
+        "StorageData": {"s3:ListBucket"},
         "AlertingAlerts": {"sns:Publish"},
     },
     "TrainingExportTrainingSetRole": {

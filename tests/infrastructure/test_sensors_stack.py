@@ -127,7 +127,8 @@ def test_the_bucket_is_encrypted_closed_and_cleaned(stage: str) -> None:
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
             "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
             "Status": "Enabled",
-        }
+        },
+        {"Prefix": "seen/", "NoncurrentVersionExpiration": {"NoncurrentDays": 1}, "Status": "Enabled"},
     ]
 
 

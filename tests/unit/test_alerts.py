@@ -28,6 +28,7 @@ from overcut.sensors.features import FEATURES
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     KINDS,
+    SILENCES,
     STUCK_SENSOR,
     Cause,
     Equipment,
@@ -207,7 +208,7 @@ def wild_incidents(draw: st.DrawFn) -> Incident:
     first = draw(st.datetimes(timezones=st.just(UTC)))
     return Incident(
         equipment=Equipment(draw(SENSOR_IDS), draw(WILD), draw(WILD), draw(WILD)),
-        kind=draw(st.sampled_from(KINDS)),
+        kind=draw(st.sampled_from([*KINDS, *SILENCES])),
         state=IncidentState.OPEN,
         opened_at=first,
         first_anomalous_at=first,

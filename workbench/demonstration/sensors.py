@@ -29,6 +29,8 @@ from workbench.sensors_system import SensorsSystem
 
 # a number that is reserved for fiction: https://en.wikipedia.org/wiki/555_(telephone_number)
 PHONE_NUMBER = "+12025550123"
+# a second in which this machine is busy with something else is hours of the clock, and no silence
+SILENT_AFTER_MINUTES = 7 * 24 * 60
 # a text that was not sent at once leaves with the sweep of the next minute, or the one after
 SWEEP_SECONDS = 130.0
 
@@ -53,7 +55,10 @@ class SensorsPart:
         _set_clock(house.clock, self._script, speed=0.0, ttl_offset=time.time() - until)
         device = _started_device(self._script.readings, house)
         try:
-            yield {"sources": {SOURCE_ID: {"url": device.url, "measures": dict(self._script.units)}}}
+            yield {
+                "sources": {SOURCE_ID: {"url": device.url, "measures": dict(self._script.units)}},
+                "silent_after_minutes": SILENT_AFTER_MINUTES,
+            }
         finally:
             device.stop()
 

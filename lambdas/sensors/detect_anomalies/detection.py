@@ -1,7 +1,7 @@
 """Detection: from readings as they arrive to incidents and texts."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -71,6 +71,7 @@ class AlertRules:
         stale_after: an incident whose reading came later than this is texted only if it is still going on.
         group_for: at most one text a contact and place in this time.
         claim_seconds: how long a sender may take, of the machine's time; longer than the function can live.
+        texted_kinds: the kinds of incidents that people are texted about; the others are only kept.
     """
 
     contacts: Sequence[Contact]
@@ -78,6 +79,7 @@ class AlertRules:
     stale_after: timedelta
     group_for: timedelta
     claim_seconds: int
+    texted_kinds: Collection[str] = KINDS
 
 
 class Judge:
@@ -404,6 +406,8 @@ class Detector:
         contacts = contacts_for(
             sensor.customer, sensor.site, self._alert_rules.contacts, self._alert_rules.default_contact
         )
+        if kind not in self._alert_rules.texted_kinds:
+            text_state = None
         texts = [Text(TextKind.ALERT, contact, text_state) for contact in contacts] if text_state else []
         return Incident(
             equipment=sensor.equipment,

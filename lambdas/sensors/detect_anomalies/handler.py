@@ -50,6 +50,7 @@ class Settings:
     contacts: list[dict[str, Any]]
     default_contact: str
     claim_seconds: int
+    texted_kinds: list[str]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def dependencies() -> Dependencies:
             stale_after=timedelta(minutes=settings.stale_after_minutes),
             group_for=timedelta(minutes=settings.group_minutes),
             claim_seconds=settings.claim_seconds,
+            texted_kinds=settings.texted_kinds,
         ),
         outcomes=observability,
     )

@@ -40,6 +40,7 @@ class Settings:
     clock: str
     retention_days: int
     export_buckets: int
+    silent_after_minutes: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def dependencies() -> Dependencies:
         outcomes=observability,
         retention=timedelta(days=settings.retention_days),
         buckets=settings.export_buckets,
+        silent_after=60 * settings.silent_after_minutes,
     )
     return Dependencies(poller, observability)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from lambdas.runtime.clock import Clock
 from lambdas.sensors.poll_readings.connection import Connection, SourceUnreachableError, wait
 from lambdas.sensors.stores import (
@@ -34,11 +36,13 @@ from overcut.sensors.server_sent_events import (
     SourceError,
     SourceRefusedError,
 )
+from overcut.sensors.silence import SourceSeen
 from overcut.sensors.sources import FieldMapping
 
 HOLD_SECONDS = 130.0
 FLUSH_SECONDS = 1.0
 FLUSH_READINGS = 2_000
+SEEN_SECONDS = 20
 NEXT_TRY = timedelta(minutes=1)
 # a source that answers 204 asks its clients to stay away
 STAY_AWAY = timedelta(minutes=10)
@@ -150,12 +154,14 @@ class Poller(Intake):
 
     Attributes:
         connect: opens a source's stream after a given event id.
+        silent_after: the shortest silence, in seconds, that somebody is told of.
     """
 
     sources: SourcesStore
     bucket: DataBucket
     connect: Callable[[SourceSetting, str], Connection]
     threads: Executor
+    silent_after: int
 
     def poll(self, source: SourceSetting, poll_id: str, seconds: float) -> None:
         """Hold the source's stream until the next poll holds it, at most `seconds`.
@@ -205,6 +211,9 @@ class _Poll:
         self._successor_connected = False
         self._began = time.monotonic()
         self._heard = False
+        self._seen: SourceSeen | None = None
+        self._seen_is_kept = True
+        self._seen_kept_at = 0
 
     def run(self) -> None:
         is_first, retry_ms = True, DEFAULT_RETRY_MS
@@ -230,6 +239,7 @@ class _Poll:
                 finally:
                     connection.close()
                     self._flush()
+                    self._keep_seen()
                 if stream.retry_ms is not None:
                     retry_ms = max(stream.retry_ms, SHORTEST_RETRY_MS)
             wait(retry_ms / 1000, self._over)
@@ -275,6 +285,7 @@ class _Poll:
         readings = list(self._readings.values())
         if readings:
             poller.keep(self._source, readings, poller.threads)
+            self._hear(readings)
         if self._quarantined:
             poller.bucket.quarantine(source_id, self._quarantined, poller.clock.now())
         if readings or self._quarantined or self.cursor != self._stored_cursor:
@@ -286,3 +297,33 @@ class _Poll:
         poller.outcomes.count("EventsQuarantined", len(self._quarantined))
         self._readings, self._quarantined = {}, []
         self._successor_connected = state.connected_poll != self._poll_id
+
+    def _hear(self, readings: list[Reading]) -> None:
+        """Remember whom the source spoke of; now and then, for watch_sensors."""
+        now = int(self._poller.clock.now().timestamp())
+        if self._seen is None:
+            self._seen = self._stored_seen() or SourceSeen()
+        self._seen.hear(readings, now, self._poller.silent_after)
+        self._seen_is_kept = False
+        if abs(now - self._seen_kept_at) >= SEEN_SECONDS:
+            self._keep_seen()
+
+    def _keep_seen(self) -> None:
+        """Join what this poll has heard to what is kept. Readings come first: where it fails, the next time does it."""
+        if self._seen is None or self._seen_is_kept:
+            return
+        now, source_id = int(self._poller.clock.now().timestamp()), self._source.source_id
+        try:
+            if stored := self._poller.bucket.seen(source_id):
+                self._seen.join(stored, now)
+            self._poller.bucket.put_seen(source_id, self._seen)
+            self._seen_is_kept = True
+        except (ClientError, BotoCoreError):
+            self._poller.outcomes.count("SeenNotKept")
+        self._seen_kept_at = now
+
+    def _stored_seen(self) -> SourceSeen | None:
+        try:
+            return self._poller.bucket.seen(self._source.source_id)
+        except (ClientError, BotoCoreError):
+            return None

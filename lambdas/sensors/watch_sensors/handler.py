@@ -1,21 +1,25 @@
-"""watch_sensors: every minute, sends the texts that are still owed, and reminds of incidents that last."""
+"""watch_sensors: every minute, sends what is still owed, reminds of incidents that last, and tells of silence."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import boto3
 
 from lambdas.runtime.clock import Clock, clock_from
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
-from lambdas.sensors.stores import IncidentsStore
+from lambdas.sensors.stores import DataBucket, IncidentsStore, SensorsStore, SourcesStore
 from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic
-from overcut.sensors.alerts import needs_attention, reminders, send_texts
+from lambdas.sensors.watch_sensors.silence import SilenceWatch
+from overcut.sensors.alerts import Contact, needs_attention, reminders, send_texts
+from overcut.sensors.incidents import Incident
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,19 @@ class Settings:
     """The environment of watch_sensors."""
 
     incidents_table: str
+    sensors_table: str
+    sources_table: str
+    data_bucket: str
     alerts_topic: str
     clock: str
     group_minutes: int
     claim_seconds: int
     new_normal_after_hours: int
+    sources: list[str]
+    silent_after_minutes: int
+    texted_kinds: list[str]
+    contacts: list[dict[str, Any]]
+    default_contact: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class Dependencies:
     settings: Settings
     incidents: IncidentsStore
     topic: AlertsTopic
+    silence: SilenceWatch
     clock: Clock
     observability: Observability
 
@@ -42,20 +55,41 @@ class Dependencies:
 @cache
 def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
-    return Dependencies(
-        settings,
-        IncidentsStore(boto3.client("dynamodb"), settings.incidents_table),
-        AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic),
-        clock_from(settings.clock),
-        Observability("watch_sensors"),
+    dynamodb, observability = boto3.client("dynamodb"), Observability("watch_sensors")
+    incidents = IncidentsStore(dynamodb, settings.incidents_table)
+    silence = SilenceWatch(
+        bucket=DataBucket(boto3.client("s3"), settings.data_bucket),
+        sensors=SensorsStore(dynamodb, settings.sensors_table),
+        source_health=SourcesStore(dynamodb, settings.sources_table),
+        incidents=incidents,
+        outcomes=observability,
+        sources=settings.sources,
+        silent_after=timedelta(minutes=settings.silent_after_minutes),
+        contacts=[Contact.from_setting(contact) for contact in settings.contacts],
+        default_contact=settings.default_contact,
+        texted_kinds=settings.texted_kinds,
     )
+    topic = AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic)
+    return Dependencies(settings, incidents, topic, silence, clock_from(settings.clock), observability)
 
 
 def handler(event: object, context: object) -> None:
-    """Incidents table -> alerts topic: what is owed, or claimed by a sender that died."""
+    """Incidents table + what was seen -> Incidents table -> alerts topic: what is owed, or claimed by a dead sender."""
     made = dependencies()
     lasting = timedelta(hours=made.settings.new_normal_after_hours)
-    incidents = [made.incidents.owe(one, reminders(one, lasting)) for one in made.incidents.needing_attention()]
+    try:
+        incidents = [made.incidents.owe(one, reminders(one, lasting)) for one in made.incidents.needing_attention()]
+        _send(made, incidents)
+        for incident in incidents:
+            if not needs_attention(incident):
+                made.incidents.settle(incident)
+        # after the sweep, which no trouble with what was seen may keep from its texts
+        _send(made, made.silence.watch(incidents, made.clock.now()))
+    finally:
+        made.observability.flush()
+
+
+def _send(made: Dependencies, incidents: Iterable[Incident]) -> None:
     sent = send_texts(
         incidents,
         store=made.incidents,
@@ -69,10 +103,6 @@ def handler(event: object, context: object) -> None:
     for group, outcome in sent:
         made.observability.count(f"Texts{outcome.title()}")
         made.observability.info("text", outcome=outcome, kind=group.kind, contact_id=group.contact_id)
-    for incident in incidents:
-        if not needs_attention(incident):
-            made.incidents.settle(incident)
-    made.observability.flush()
 
 
 initialise(dependencies)
