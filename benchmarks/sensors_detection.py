@@ -78,6 +78,7 @@ def measure(trained: Path) -> dict[str, float]:
     from lambdas.runtime.clock import SystemClock
     from lambdas.sensors.detect_anomalies.detection import AlertRules, Arrival, Detector, Judge
     from lambdas.sensors.stores import _cutoff_from_item
+    from overcut.sensors.alerts import Budget
     from overcut.sensors.incidents import RunRule
     from overcut.sensors.readings import Reading
 
@@ -122,7 +123,7 @@ def measure(trained: Path) -> dict[str, float]:
         phone=tables,
         clock=Clock(),
         rule=rule,
-        alert_rules=AlertRules([], "", timedelta(minutes=30), timedelta(minutes=3), 90),
+        alert_rules=AlertRules([], "", timedelta(minutes=30), timedelta(minutes=3), 90, Budget(20, 500)),
         outcomes=Nowhere(),
     )
 

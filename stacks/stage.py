@@ -136,6 +136,7 @@ class Sensors(_Settings):
         false_alarm_budget: incidents a sensor-week (10,080 readings) that people put up with while nothing is wrong.
         new_normal_after_hours: an incident that lasts longer, and that nobody confirmed, is how things are now.
         silent_after_minutes: who says nothing for longer is silent; of a slow sensor, for five of its intervals.
+        texts_per_hour, texts_per_month: that a contact gets at most; what is more is told of in a digest.
         texted_kinds: the kinds of incidents that people are texted about; the others are only kept.
     """
 
@@ -150,6 +151,8 @@ class Sensors(_Settings):
     z_factor: Annotated[float, Field(ge=2.5, le=20)] = 2.5
     false_alarm_budget: Annotated[float, Field(gt=0, le=100)] = 0.1
     new_normal_after_hours: Annotated[int, Field(ge=3, le=31 * 24)] = 24
+    texts_per_hour: Annotated[int, Field(ge=1, le=1_000)] = 20
+    texts_per_month: Annotated[int, Field(ge=1, le=100_000)] = 500
     silent_after_minutes: Annotated[int, Field(ge=5, le=7 * 24 * 60)] = 15
     texted_kinds: list[IncidentKind] = list(get_args(IncidentKind))
     num_trees: Annotated[int, Field(ge=10, le=200)] = 30

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lambdas.sensors.stores import KnownIncident
+from overcut.sensors.alerts import held_back
 from overcut.sensors.incidents import Cause, IncidentState
 from overcut.sensors.learning import Label
 from overcut.sensors.readings import format_time
@@ -70,6 +71,41 @@ def list_incidents(stage: SensorsStage, only_open: bool, everything: bool, as_js
     Console().print(table)
     if len(listed) < len(found):
         click.echo(f"{len(found) - len(listed)} older ones are not shown; --all shows them.")
+
+
+@incidents.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def held(stage: SensorsStage, as_json: bool) -> None:
+    """List the texts that are held back for a contact's next digest.
+
+    They are over its budget, or about something that was over before its readings came.
+    """
+    known = [known.incident for known in SensorsSystem.deployed(stage).incidents.known()]
+    waiting = [(contact, one, text) for contact, held in held_back(known).items() for one, text in held]
+    waiting.sort(key=lambda row: (row[0], row[1].opened_at, row[1].reference, row[2].kind))
+    if as_json:
+        values = [
+            {
+                "contact_id": contact,
+                "text": text.kind.value,
+                "reference": one.reference,
+                "sensor_id": one.equipment.sensor_id,
+                "opened_at": format_time(one.opened_at),
+                "state": one.state.value,
+            }
+            for contact, one, text in waiting
+        ]
+        click.echo(json.dumps(values, indent=2))
+        return
+    if not waiting:
+        click.echo(f"Stage {stage.name} holds no text back.")
+        return
+    table = Table("contact", "text", "reference", "equipment", "opened (UTC)", "state")
+    for contact, one, text in waiting:
+        opened = f"{one.opened_at:%Y-%m-%d %H:%M}"
+        table.add_row(contact, text.kind, one.reference, shown(one.equipment.name), opened, one.state)
+    Console().print(table)
 
 
 @incidents.command()

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.runtime.attributes import Attributes, from_attributes, to_attribute, to_attributes
 from lambdas.runtime.dynamodb import (
@@ -30,7 +30,7 @@ from lambdas.runtime.dynamodb import (
 )
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
-from overcut.sensors.alerts import TextsOfOnePlace
+from overcut.sensors.alerts import Budget, TextsOfOnePlace, digest_is_due
 from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 WRITE_BATCH = 25  # the most that BatchWriteItem takes
+TRANSACTION = 100  # the most that TransactWriteItems takes
 # sorts after every key that begins with a time
 _LAST = "~"
 
@@ -816,16 +817,16 @@ class IncidentsStore:
 
     def settle(self, incident: Incident) -> None:
         """Take an incident that is over, and was told to everybody, off the list of those that need attention."""
-        pending = {f":{state}": {"S": state.value} for state in (TextState.OWED, TextState.SENDING, TextState.WAITING)}
         keys = {f"#t{k}": key for k, key in enumerate(incident.texts)}
-        conditions = ["#state <> :open", *(f"NOT texts.{name}.#state IN ({', '.join(pending)})" for name in keys)]
+        conditions = ["#state <> :open", *(f"texts.{name}.#state = :sent" for name in keys)]
+        sent = {":sent": {"S": TextState.SENT.value}} if keys else {}
         self._conditionally(
             TableName=self.table,
             Key=_incident_key(incident),
             UpdateExpression="REMOVE attention",
             ConditionExpression=" AND ".join(conditions),
             ExpressionAttributeNames={"#state": "state", **keys},
-            ExpressionAttributeValues={":open": {"S": IncidentState.OPEN}, **(pending if keys else {})},
+            ExpressionAttributeValues={":open": {"S": IncidentState.OPEN}, **sent},
         )
 
     # --- texting ---
@@ -847,9 +848,107 @@ class IncidentsStore:
             ),
         )
 
-    def claim(self, incident: Incident, text_key: str, wall_now: int, claimed_until: int) -> bool:
+    def spend(self, contact_id: str, now: datetime, budget: Budget) -> bool:
+        hour, month = _windows(contact_id, now)
+        if not self._count(*hour, budget.per_hour):
+            return False
+        if not self._count(*month, budget.per_month):
+            self._uncount(*hour)
+            return False
+        return True
+
+    def refund(self, contact_id: str, now: datetime) -> None:
+        for window in _windows(contact_id, now):
+            self._uncount(*window)
+
+    def _count(self, key: Attributes, of: str, most: int) -> bool:
+        """One more in a window; the item of a window is used again when the next of its name begins."""
+        names, one, begun = {"#of": "of"}, {"N": "1"}, {"S": of}
         return self._conditionally(
-            **self._of_text(incident, text_key),
+            TableName=self.table,
+            Key=key,
+            UpdateExpression="ADD sent :one",
+            ConditionExpression="#of = :of AND sent < :most",
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues={":one": one, ":of": begun, ":most": {"N": str(most)}},
+        ) or self._conditionally(
+            TableName=self.table,
+            Key=key,
+            UpdateExpression="SET #of = :of, sent = :one",
+            ConditionExpression="attribute_not_exists(#of) OR #of <> :of",
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues={":one": one, ":of": begun},
+        )
+
+    def _uncount(self, key: Attributes, of: str) -> None:
+        self._conditionally(
+            TableName=self.table,
+            Key=key,
+            UpdateExpression="ADD sent :less",
+            ConditionExpression="#of = :of AND sent > :none",
+            ExpressionAttributeNames={"#of": "of"},
+            ExpressionAttributeValues={":less": {"N": "-1"}, ":of": {"S": of}, ":none": {"N": "0"}},
+        )
+
+    def permit_digest(self, contact_id: str, now: datetime, budget: Budget) -> bool:
+        key = _digest_key(contact_id)
+        found = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item", {})
+        known = {
+            name: parse_time(found[name]["S"]) for name in ("waiting_since", "held_at", "digested_at") if name in found
+        }
+        month_key, month = _windows(contact_id, now)[1]
+        spent = self.client.get_item(TableName=self.table, Key=month_key, ConsistentRead=True).get("Item", {})
+        is_used_up = bool(spent) and spent["of"]["S"] == month and int(spent["sent"]["N"]) >= budget.per_month
+        is_due = digest_is_due(
+            now,
+            waiting_since=known.get("waiting_since", now),
+            held_at=known.get("held_at"),
+            sent_at=known.get("digested_at"),
+            month_is_used_up=is_used_up,
+        )
+        unless = ("digested_at", known.get("digested_at")) if is_due else ("waiting_since", known.get("waiting_since"))
+        if not is_due and unless[1]:
+            return False
+        condition = f"{unless[0]} = :before" if unless[1] else f"attribute_not_exists({unless[0]})"
+        before = {":before": {"S": format_time(unless[1])}} if unless[1] else {}
+        is_mine = self._conditionally(
+            TableName=self.table,
+            Key=key,
+            UpdateExpression="SET digested_at = :now REMOVE waiting_since" if is_due else "SET waiting_since = :now",
+            ConditionExpression=condition,
+            ExpressionAttributeValues={":now": {"S": format_time(now)}, **before},
+        )
+        return is_due and is_mine
+
+    def miss_digest(self, contact_id: str, now: datetime) -> None:
+        self._set_held_at(contact_id, now + timedelta(seconds=1))
+
+    def _set_held_at(self, contact_id: str, now: datetime) -> None:
+        self._conditionally(
+            TableName=self.table,
+            Key=_digest_key(contact_id),
+            UpdateExpression="SET held_at = :now",
+            ExpressionAttributeValues={":now": {"S": format_time(now)}},
+        )
+
+    def hold_back(self, incidents: Sequence[Incident], text_key: str, now: datetime) -> None:
+        contact_id = text_key.partition("#")[2]
+        self._set_held_at(contact_id, now)
+        values = {":digest": TextState.DIGEST, ":owed": TextState.OWED, ":sending": TextState.SENDING}
+        self._all(
+            incidents,
+            text_key,
+            UpdateExpression="SET texts.#text.#state = :digest",
+            ConditionExpression="texts.#text.#state IN (:owed, :sending)",
+            ExpressionAttributeValues=to_attributes(values),
+        )
+
+    def claim(
+        self, incidents: Sequence[Incident], text_key: str, wall_now: int, claimed_until: int
+    ) -> Sequence[Incident]:
+        return self._all(
+            incidents,
+            text_key,
             UpdateExpression="SET texts.#text.#state = :sending, texts.#text.claimed_until = :until",
             ConditionExpression=(
                 "texts.#text.#state = :owed OR (texts.#text.#state = :sending AND texts.#text.claimed_until < :now)"
@@ -864,6 +963,40 @@ class IncidentsStore:
             ),
         )
 
+    def _all(
+        self, incidents: Sequence[Incident], text_key: str, whatever_fails: bool = False, **update: Any
+    ) -> list[Incident]:
+        """Update the text of each, many in one request: a storm of thousands must leave in minutes. Those that were.
+
+        Args:
+            whatever_fails: go on to the others, and raise then: what cannot be recorded must not take others along.
+        """
+        updated: list[Incident] = []
+        failures: list[Exception] = []
+        for batch in in_batches(incidents, TRANSACTION):
+            if len(batch) > 1 and self._in_one(batch, text_key, update):
+                updated += batch
+                continue
+            for one in batch:  # something is in the way of one of them
+                try:
+                    if self._conditionally(**self._of_text(one, text_key), **update):
+                        updated.append(one)
+                except Exception as error:
+                    failures.append(error)
+                    if not whatever_fails:
+                        raise
+        if failures:
+            raise failures[0]
+        return updated
+
+    def _in_one(self, incidents: Sequence[Incident], text_key: str, update: dict[str, Any]) -> bool:
+        updates: list[Any] = [{"Update": {**self._of_text(one, text_key), **update}} for one in incidents]
+        try:
+            self.client.transact_write_items(TransactItems=updates)
+        except (ClientError, BotoCoreError):
+            return False  # one by one it is seen what is the matter
+        return True
+
     def release(self, incident: Incident, text_key: str) -> None:
         self._conditionally(
             **self._of_text(incident, text_key),
@@ -872,17 +1005,19 @@ class IncidentsStore:
             ExpressionAttributeValues=to_attributes({":owed": TextState.OWED, ":sending": TextState.SENDING}),
         )
 
-    def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
+    def mark_sent(
+        self, incidents: Sequence[Incident], text_key: str, message_id: str, body: str, now: datetime
+    ) -> None:
         values = {":sent": TextState.SENT, ":id": message_id, ":body": body, ":now": format_time(now)}
-        patiently(
-            lambda: self.client.update_item(
-                **self._of_text(incident, text_key),
-                UpdateExpression=(
-                    "SET texts.#text.#state = :sent, texts.#text.message_id = :id,"
-                    " texts.#text.body = :body, texts.#text.sent_at = :now"
-                ),
-                ExpressionAttributeValues=to_attributes(values),
-            )
+        self._all(
+            incidents,
+            text_key,
+            whatever_fails=True,
+            UpdateExpression=(
+                "SET texts.#text.#state = :sent, texts.#text.message_id = :id,"
+                " texts.#text.body = :body, texts.#text.sent_at = :now"
+            ),
+            ExpressionAttributeValues=to_attributes(values),
         )
 
     def owe(self, incident: Incident, texts: Mapping[str, Text]) -> Incident:
@@ -930,6 +1065,19 @@ class IncidentsStore:
                 return False
             raise
         return True
+
+
+def _windows(contact_id: str, now: datetime) -> tuple[tuple[Attributes, str], tuple[Attributes, str]]:
+    """The items that count a contact's texts of this hour and of this month: of which day, and year, they are now."""
+
+    def key(window: str) -> Attributes:
+        return to_attributes({"sensor_id": f"#texts#{contact_id}", "opened_at": window})
+
+    return (key(f"hour#{now:%H}"), f"{now:%Y-%m-%d}"), (key(f"month#{now:%m}"), f"{now:%Y}")
+
+
+def _digest_key(contact_id: str) -> Attributes:
+    return to_attributes({"sensor_id": f"#texts#{contact_id}", "opened_at": "digest"})
 
 
 def _head_key(sensor_id: str, kind: str) -> Attributes:

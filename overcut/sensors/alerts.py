@@ -5,7 +5,7 @@ character outside the set, is billed and delivered in parts.
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -44,6 +44,8 @@ UNREADABLE = "unreadable"
 SWING = " swing"
 # of more incidents than this, claiming and recording each may take longer than a sender lives
 MOST_TOGETHER = 500
+# of many units, so many are named
+WORST = 3
 # ASCII that is in GSM-7's basic set; `^{}\[~]|` cost two characters each and "`" is not in it at all
 _PLAIN = frozenset("".join(map(chr, range(32, 127)))) - frozenset("^{}\\[~]|`")
 _SPELLED = str.maketrans(
@@ -189,16 +191,51 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     learned = any(incident.state is IncidentState.NEW_NORMAL for incident in incidents)
     over = "OK again or learned as usual" if learned else "OK again"
     what = {TextKind.ALERT: f"also {what}", TextKind.REMINDER: f"still {what}", TextKind.RECOVERY: over}[kind]
-    start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(names)} {things} {what}: "
+    total, listed = len(names), ": "
+    if total > WORST and kind is not TextKind.RECOVERY:
+        worst_first = sorted(incidents, key=_severity, reverse=True)
+        names = {incident.equipment.sensor_id: incident.equipment.name for incident in worst_first}
+        total, listed = 0, ", worst: "  # how many there are is said
+    start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(names)} {things} {what}{listed}"
     last = max(incident.last_anomalous_at for incident in incidents)
     since = last if kind is TextKind.RECOVERY else first.first_anomalous_at
     rest = f", since {_since(since, kind)} UTC{_hint(kind)}. Ref {first.reference}"
     room = SEGMENT_LENGTH - len(start) - len(rest)
-    # with a comma and a space after each, no more names than these can fit, be there thousands
-    shown = [_short(name, 24) for name in islice(names.values(), SEGMENT_LENGTH // 2)]
-    while shown and len(_listed(shown, len(names))) > room:
+    shown = [_short(name, min(24, room)) for name in islice(names.values(), WORST)]
+    while shown and len(_listed(shown, total)) > room:
         shown = shown[:-1]
-    return start + _listed(shown, len(names)) + rest
+    return start + _listed(shown, total) + rest
+
+
+def _severity(incident: Incident) -> float:
+    """How many times its cutoff an incident's score is: the one thing that different models' scores are compared by."""
+    return incident.cause.anomaly_score / max(incident.cause.score_cutoff, 1e-9)
+
+
+def compose_digest(held: Sequence[tuple[Incident, Text]]) -> str:
+    """The text that tells of texts that were held back: how many, about what since when, and the worst of it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not held:
+        raise ValueError("a digest is about at least one text")
+    first = min((incident for incident, _ in held), key=lambda incident: incident.first_anomalous_at)
+    # what is still open first
+    worst_first = sorted(
+        (one for one, _ in held), key=lambda one: (one.recovered_at is None, _severity(one)), reverse=True
+    )
+    names = list({one.equipment.sensor_id: one.equipment.name for one in worst_first}.values())
+    still_open = len({one.reference for one in worst_first if one.recovered_at is None})
+    texts = f"{len(held)} text{'s' if len(held) > 1 else ''}"
+    start = (
+        f"DIGEST {texts} held back since {first.first_anomalous_at:%d %b %H:%M} UTC, {still_open} still open. Worst: "
+    )
+    rest = f". Ref {worst_first[0].reference}"
+    shown = [_short(name, 24) for name in names[:WORST]]
+    while shown and len(start) + len(_listed(shown, 0)) + len(rest) > SEGMENT_LENGTH:
+        shown = shown[:-1]
+    return start + _listed(shown, 0) + rest
 
 
 def _listed(shown: Sequence[str], total: int) -> str:
@@ -291,9 +328,40 @@ def texts_to_send(incidents: Iterable[Incident], wall_now: int) -> list[TextsOfO
     ]
 
 
+def held_back(incidents: Iterable[Incident]) -> dict[str, list[tuple[Incident, Text]]]:
+    """By contact the texts that wait for a digest."""
+    held: dict[str, list[tuple[Incident, Text]]] = {}
+    for incident in incidents:
+        for text in incident.texts.values():
+            if text.state is TextState.DIGEST:
+                held.setdefault(text.contact_id, []).append((incident, text))
+    return held
+
+
+def follows_held_back(incident: Incident) -> list[str]:
+    """The keys of an incident's owed texts whose alert waits for a digest: they are to be in it, too."""
+    return [
+        key
+        for key, text in incident.texts.items()
+        if text.state is TextState.OWED and _alert_state(incident.texts, text.contact_id) is TextState.DIGEST
+    ]
+
+
 def _was_alerted(texts: Mapping[str, Text], contact_id: str) -> bool:
+    return _alert_state(texts, contact_id) is TextState.SENT
+
+
+def _alert_state(texts: Mapping[str, Text], contact_id: str) -> TextState | None:
     alert = texts.get(Text(TextKind.ALERT, contact_id, TextState.OWED).text_key)
-    return alert is not None and alert.state is TextState.SENT
+    return alert.state if alert else None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many texts a contact gets at most, digests aside; those of an hour, or a month, begin with it in UTC."""
+
+    per_hour: int
+    per_month: int
 
 
 class TextStore(Protocol):
@@ -303,14 +371,33 @@ class TextStore(Protocol):
         """Whether this place's contact may be texted now; at most one text in `group_for`, and asking again for the
         same incident gives the same answer."""
 
-    def claim(self, incident: Incident, text_key: str, wall_now: int, claimed_until: int) -> bool:
-        """Take an owed text, or one whose claim ran out, for this sender alone."""
+    def spend(self, contact_id: str, now: datetime, budget: Budget) -> bool:
+        """Count one more text to a contact; False, and not counted, when its budget is used up."""
+
+    def refund(self, contact_id: str, now: datetime) -> None:
+        """A text that was counted was not taken."""
+
+    def claim(
+        self, incidents: Sequence[Incident], text_key: str, wall_now: int, claimed_until: int
+    ) -> Sequence[Incident]:
+        """Take an owed text of each, or one whose claim ran out, for this sender alone; those that could be taken."""
+
+    def hold_back(self, incidents: Sequence[Incident], text_key: str, now: datetime) -> None:
+        """Texts that are owed or claimed are for the next digest: the contact's budget is used up."""
+
+    def permit_digest(self, contact_id: str, now: datetime, budget: Budget) -> bool:
+        """Whether a contact that texts are held back from is told so now; see `digest_is_due`."""
+
+    def miss_digest(self, contact_id: str, now: datetime) -> None:
+        """A digest that was permitted may not have left."""
 
     def release(self, incident: Incident, text_key: str) -> None:
         """Give a claimed text back: it is owed again."""
 
-    def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
-        """The text has left."""
+    def mark_sent(
+        self, incidents: Sequence[Incident], text_key: str, message_id: str, body: str, now: datetime
+    ) -> None:
+        """The text about them has left."""
 
 
 class Phone(Protocol):
@@ -328,6 +415,7 @@ class Phone(Protocol):
 class SendOutcome(StrEnum):
     SENT = "sent"
     GROUPED = "grouped"
+    HELD = "held"
     REFUSED = "refused"
     UNCERTAIN = "uncertain"
 
@@ -341,7 +429,9 @@ def send_texts(
     wall_now: int,
     group_for: timedelta,
     claim_seconds: int,
+    budget: Budget,
     together: bool,
+    has_time: Callable[[], bool] = lambda: True,
 ) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
     """Send what `incidents` owe: claim, send, record, one text after the other.
 
@@ -350,9 +440,13 @@ def send_texts(
 
     Args:
         together: send what one place owes as one text, as the sweep does. Otherwise only the first of it, in full.
+        has_time: whether the sender lives long enough for one more; what it does not come to stays owed.
     """
     outcomes = []
     for group in texts_to_send(incidents, wall_now):
+        if not has_time():
+            outcomes.append((group, SendOutcome.GROUPED))
+            continue
         if not store.permit(group, now, group_for):
             outcomes.append((group, SendOutcome.GROUPED))
             continue
@@ -361,41 +455,83 @@ def send_texts(
         sending, rest = group.incidents[:most], group.incidents[most:]
         if rest:
             outcomes.append((replace(group, incidents=rest), SendOutcome.GROUPED))
-        mine = [i for i in sending if store.claim(i, key, wall_now, wall_now + claim_seconds)]
+        mine = store.claim(sending, key, wall_now, wall_now + claim_seconds)
         if not mine:
             continue
         body = compose(mine, group.kind)
         claimed = replace(group, incidents=tuple(mine))
+        if not store.spend(group.contact_id, now, budget):
+            store.hold_back(mine, key, now)
+            outcomes.append((claimed, SendOutcome.HELD))
+            continue
         try:
             message_id = phone.send(group.contact_id, body)
         except TextRefusedError:
+            store.refund(group.contact_id, now)
             for incident in mine:
                 store.release(incident, key)
             outcomes.append((claimed, SendOutcome.REFUSED))
         except TextUncertainError:
             outcomes.append((claimed, SendOutcome.UNCERTAIN))
         else:
-            _mark_all_sent(mine, key, message_id, body, store=store, now=now)
+            store.mark_sent(mine, key, message_id, body, now)
             outcomes.append((claimed, SendOutcome.SENT))
     return outcomes
 
 
-def _mark_all_sent(
-    incidents: Iterable[Incident], key: str, message_id: str, body: str, *, store: TextStore, now: datetime
-) -> None:
-    """Record that a text has left. One that cannot be recorded is sent again; it must not take the others along."""
-    failures = []
-    for incident in incidents:
+# how often a contact gets a digest at most: while an hour's budget is used up, a month's, and while none is
+HOURLY, DAILY = timedelta(hours=1), timedelta(days=1)
+# of more, marking each may take longer than a sender lives
+MOST_IN_DIGEST = 2_000
+
+
+def digest_is_due(
+    now: datetime,
+    *,
+    waiting_since: datetime,
+    held_at: datetime | None,
+    sent_at: datetime | None,
+    month_is_used_up: bool,
+) -> bool:
+    """Whether a contact is told of the texts held back from it.
+
+    At once when a budget is used up, and hourly while more is held back (daily, when it is the month's). What was too
+    old to be texted waits for a day, so that all of a backlog comes together.
+
+    Args:
+        waiting_since: when the first of them was seen.
+        held_at: when a text was held back last because a budget was used up.
+        sent_at: when the last digest left.
+    """
+    if held_at and (sent_at is None or held_at > sent_at):
+        return sent_at is None or now - sent_at >= (DAILY if month_is_used_up else HOURLY)
+    return now - waiting_since >= DAILY
+
+
+def send_digests(
+    incidents: Iterable[Incident], *, store: TextStore, phone: Phone, now: datetime, budget: Budget
+) -> list[tuple[str, SendOutcome]]:
+    """Tell each contact, where it is due, of the texts held back from it; they count as sent then."""
+    outcomes = []
+    for contact_id, held in sorted(held_back(incidents).items()):
+        if not store.permit_digest(contact_id, now, budget):
+            continue
+        told = held[:MOST_IN_DIGEST]
+        body = compose_digest(told)
         try:
-            store.mark_sent(incident, key, message_id, body, now)
-        except Exception as error:  # whatever it is, it is raised when the others are recorded
-            failures.append(error)
-    if failures:
-        raise failures[0]
+            message_id = phone.send(contact_id, body)
+        except (TextRefusedError, TextUncertainError) as error:
+            store.miss_digest(contact_id, now)
+            refused = isinstance(error, TextRefusedError)
+            outcomes.append((contact_id, SendOutcome.REFUSED if refused else SendOutcome.UNCERTAIN))
+            continue
+        for key in sorted({text.text_key for _, text in told}):
+            store.mark_sent([one for one, text in told if text.text_key == key], key, message_id, body, now)
+        outcomes.append((contact_id, SendOutcome.SENT))
+    return outcomes
 
 
 def needs_attention(incident: Incident) -> bool:
-    """Whether an incident is not over, or still owes somebody a text."""
-    pending = {TextState.OWED, TextState.SENDING, TextState.WAITING}
+    """Whether an incident is not over, or still owes somebody a text or a line of a digest."""
     going_on = incident.state in (IncidentState.OPEN, IncidentState.NEW_NORMAL) and incident.recovered_at is None
-    return going_on or any(text.state in pending for text in incident.texts.values())
+    return going_on or any(text.state is not TextState.SENT for text in incident.texts.values())

@@ -89,6 +89,8 @@ class Detection(Construct):
                 "CONTACTS": json.dumps(_contacts(stage)),
                 "DEFAULT_CONTACT": rules.default_contact,
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+                "TEXTS_PER_HOUR": json.dumps(stage.sensors.texts_per_hour),
+                "TEXTS_PER_MONTH": json.dumps(stage.sensors.texts_per_month),
                 "TEXTED_KINDS": json.dumps(rules.texted_kinds),
             },
         )
@@ -142,6 +144,8 @@ class Detection(Construct):
                 "CLOCK": stage.clock,
                 "GROUP_MINUTES": json.dumps(stage.sensors.group_minutes),
                 "CLAIM_SECONDS": json.dumps(CLAIM_SECONDS),
+                "TEXTS_PER_HOUR": json.dumps(stage.sensors.texts_per_hour),
+                "TEXTS_PER_MONTH": json.dumps(stage.sensors.texts_per_month),
                 "NEW_NORMAL_AFTER_HOURS": json.dumps(stage.sensors.new_normal_after_hours),
                 "SOURCES": json.dumps(sorted(stage.sensors.sources)),
                 "SILENT_AFTER_MINUTES": json.dumps(stage.sensors.silent_after_minutes),

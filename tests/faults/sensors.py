@@ -131,7 +131,7 @@ class TextingWorld(SensorsWorld):
 
 
 def _records_a_text(call: Call) -> bool:
-    return "sent_at" in str(call.asked.get("UpdateExpression", ""))
+    return "sent_at" in str(call.asked)
 
 
 _PREPARED: dict[str, Any] = {}
@@ -164,6 +164,8 @@ def tables(patch: pytest.MonkeyPatch, **settings: object) -> Iterator[tuple[Clou
             "TEXTED_KINDS": list(get_args(IncidentKind)),
             "CONTACTS": [],
             "DEFAULT_CONTACT": "day",
+            "TEXTS_PER_HOUR": 20,
+            "TEXTS_PER_MONTH": 500,
             **settings,
         }
         for name, value in environment.items():

@@ -157,6 +157,8 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "SOURCES_TABLE": cloud.tables["Sources"],
         "SOURCES": '["device"]',
         "SILENT_AFTER_MINUTES": "15",
+        "TEXTS_PER_HOUR": "20",
+        "TEXTS_PER_MONTH": "500",
         "TEXTED_KINDS": json.dumps(get_args(IncidentKind)),
     }
     for name, value in environment.items():

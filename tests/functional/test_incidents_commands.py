@@ -376,3 +376,38 @@ def test_a_held_version_is_approved_by_hand(system: Cloud, trained: CohortModel)
     assert (approved["decision"], approved["model_version"], approved["sensors"]) == ("approved", "held-1", 2)
     assert said("cutoffs", "held") == "Stage dev holds no version.\n"
     assert "was approved at" in error_of("cutoffs", "approve", "cold", "held-1")
+
+
+# --- what is held back ---
+
+
+def test_texts_that_are_held_back_are_listed(system: Cloud) -> None:
+    assert said("incidents", "held") == "Stage dev holds no text back.\n"
+    assert said("incidents", "held", "--json") == "[]\n"
+    held = {
+        text.text_key: text
+        for text in (
+            Text(TextKind.ALERT, "day", TextState.DIGEST),
+            Text(TextKind.RECOVERY, "day", TextState.DIGEST),
+            Text(TextKind.ALERT, "night", TextState.SENT),
+        )
+    }
+    incident = opened(system, OLD_CAUSE, texts=held)
+    opened(system, OLD_CAUSE, OTHER)
+    listed = said("incidents", "held")
+    assert [line.split()[1:6:2] for line in listed.splitlines() if incident.reference in line] == [
+        ["day", "alert", incident.reference],
+        ["day", "recovery", incident.reference],
+    ]
+    assert f"Cold room of {SENSOR}" in listed
+    assert json.loads(said("incidents", "held", "--json")) == [
+        {
+            "contact_id": "day",
+            "text": text,
+            "reference": incident.reference,
+            "sensor_id": SENSOR,
+            "opened_at": "2026-03-09T12:00:00Z",
+            "state": "open",
+        }
+        for text in ("alert", "recovery")
+    ]

@@ -476,26 +476,26 @@ def test_recovering_gives_the_incident_its_texts_and_moves_the_head(cloud: Cloud
 
 def test_a_text_is_claimed_by_one_sender(cloud: Cloud) -> None:
     one = opened(cloud)
-    assert cloud.incidents.claim(one, ALERT, 1000, 1090)
-    assert not cloud.incidents.claim(one, ALERT, 1000, 1090)
-    assert not cloud.incidents.claim(one, ALERT, 1090, 1180)  # at its last second a claim still holds
-    assert not cloud.incidents.claim(one, "alert#night", 1000, 1090)
+    assert cloud.incidents.claim([one], ALERT, 1000, 1090)
+    assert not cloud.incidents.claim([one], ALERT, 1000, 1090)
+    assert not cloud.incidents.claim([one], ALERT, 1090, 1180)  # at its last second a claim still holds
+    assert not cloud.incidents.claim([one], "alert#night", 1000, 1090)
     assert stored(cloud, one).texts[ALERT] == Text(TextKind.ALERT, "day", TextState.SENDING, claimed_until=1090)
 
 
 def test_a_claim_that_ran_out_is_taken_by_another_sender(cloud: Cloud) -> None:
     one = opened(cloud)
-    assert cloud.incidents.claim(one, ALERT, 1000, 1090)
-    assert cloud.incidents.claim(one, ALERT, 1091, 1181)
+    assert cloud.incidents.claim([one], ALERT, 1000, 1090)
+    assert cloud.incidents.claim([one], ALERT, 1091, 1181)
     assert stored(cloud, one).texts[ALERT].claimed_until == 1181
 
 
 def test_a_released_text_is_owed_again(cloud: Cloud) -> None:
     one = opened(cloud)
-    cloud.incidents.claim(one, ALERT, 1000, 1090)
+    cloud.incidents.claim([one], ALERT, 1000, 1090)
     cloud.incidents.release(one, ALERT)
     assert stored(cloud, one).texts[ALERT].state is TextState.OWED
-    assert cloud.incidents.claim(one, ALERT, 1001, 1091)
+    assert cloud.incidents.claim([one], ALERT, 1001, 1091)
 
 
 def test_a_text_is_marked_although_a_transaction_is_at_its_incident(
@@ -503,7 +503,7 @@ def test_a_text_is_marked_although_a_transaction_is_at_its_incident(
 ) -> None:
     """The SDK does not repeat this refusal by itself; the text has left, and unmarked it would be sent again."""
     one, refusals, real = opened(cloud), 3, cloud.dynamodb.update_item
-    cloud.incidents.claim(one, ALERT, 1000, 1090)
+    cloud.incidents.claim([one], ALERT, 1000, 1090)
 
     def conflicting(**update: Any) -> Any:
         nonlocal refusals
@@ -514,16 +514,59 @@ def test_a_text_is_marked_although_a_transaction_is_at_its_incident(
 
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(cloud.dynamodb, "update_item", conflicting)
-    cloud.incidents.mark_sent(one, ALERT, "m-1", "ALERT it is warm", NOON)
+    cloud.incidents.mark_sent([one], ALERT, "m-1", "ALERT it is warm", NOON)
     assert stored(cloud, one).texts[ALERT].state is TextState.SENT
+
+
+def opened_together(cloud: Cloud, number: int) -> list[Incident]:
+    one = incident()
+    return [opened(cloud, replace(one, equipment=replace(one.equipment, sensor_id=f"unit-{k}"))) for k in range(number)]
+
+
+def test_many_texts_are_claimed_and_marked_in_few_requests(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    several, single = opened_together(cloud, 102), cloud.dynamodb.update_item
+    monkeypatch.setattr(cloud.dynamodb, "update_item", lambda **_: pytest.fail("one by one"))
+    assert cloud.incidents.claim(several, ALERT, 1000, 1090) == several
+    cloud.incidents.mark_sent(several, ALERT, "m-1", "ALERT", NOON)
+    monkeypatch.setattr(cloud.dynamodb, "update_item", single)
+    assert {stored(cloud, one).texts[ALERT].state for one in several} == {TextState.SENT}
+
+
+def test_of_many_texts_only_those_that_nobody_else_has_are_claimed(cloud: Cloud) -> None:
+    several = opened_together(cloud, 3)
+    cloud.incidents.claim(several[1:2], ALERT, 1000, 1090)
+    assert cloud.incidents.claim(several, ALERT, 1000, 1090) == [several[0], several[2]]
+
+
+def test_one_that_cannot_be_marked_does_not_take_the_others_of_its_text_along(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several, real = opened_together(cloud, 3), cloud.dynamodb.update_item
+    cloud.incidents.claim(several, ALERT, 1000, 1090)
+    throttled = ClientError({"Error": {"Code": "ThrottlingException", "Message": "too many"}}, "UpdateItem")
+
+    def update(**given: Any) -> Any:
+        if given["Key"]["sensor_id"] == {"S": "unit-0"}:
+            raise throttled
+        return real(**given)
+
+    def transact(**given: Any) -> Any:
+        raise throttled
+
+    monkeypatch.setattr(cloud.dynamodb, "update_item", update)
+    monkeypatch.setattr(cloud.dynamodb, "transact_write_items", transact)
+    with pytest.raises(ClientError, match="too many"):
+        cloud.incidents.mark_sent(several, ALERT, "m-1", "ALERT it is warm", NOON)
+    states = [stored(cloud, one).texts[ALERT].state for one in several]
+    assert states == [TextState.SENDING, TextState.SENT, TextState.SENT]
 
 
 def test_a_sent_text_is_never_owed_or_claimed_again(cloud: Cloud) -> None:
     one = opened(cloud)
-    cloud.incidents.claim(one, ALERT, 1000, 1090)
-    cloud.incidents.mark_sent(one, ALERT, "m-1", "ALERT it is warm", NOON)
+    cloud.incidents.claim([one], ALERT, 1000, 1090)
+    cloud.incidents.mark_sent([one], ALERT, "m-1", "ALERT it is warm", NOON)
     cloud.incidents.release(one, ALERT)
-    assert not cloud.incidents.claim(one, ALERT, 5000, 5090)
+    assert not cloud.incidents.claim([one], ALERT, 5000, 5090)
     text = stored(cloud, one).texts[ALERT]
     assert (text.state, text.message_id) == (TextState.SENT, "m-1")
 
@@ -532,7 +575,7 @@ def test_only_waiting_texts_become_owed(cloud: Cloud) -> None:
     one = incident(state=TextState.WAITING)
     one = opened(cloud, replace(one, texts={**one.texts, "alert#night": Text(TextKind.ALERT, "night", TextState.SENT)}))
     cloud.incidents.owe_waiting(one)
-    cloud.incidents.claim(one, ALERT, 1000, 1090)
+    cloud.incidents.claim([one], ALERT, 1000, 1090)
     cloud.incidents.owe_waiting(one)  # decided on what was read before: the claim holds
     assert {key: text.state for key, text in stored(cloud, one).texts.items()} == {
         ALERT: TextState.SENDING,
@@ -575,7 +618,7 @@ def test_what_needs_attention_is_open_or_owes_a_text(cloud: Cloud) -> None:
         (IncidentState.RECOVERED, TextState.SENDING, False),
         (IncidentState.RECOVERED, TextState.WAITING, False),
         (IncidentState.RECOVERED, TextState.SENT, True),
-        (IncidentState.RECOVERED, TextState.DIGEST, True),
+        (IncidentState.RECOVERED, TextState.DIGEST, False),
     ],
 )
 def test_only_what_is_over_and_told_is_settled(
@@ -636,8 +679,8 @@ def test_incidents_of_two_kinds_are_changed_and_told_each_by_itself(cloud: Cloud
     values = {"state": "recovered", "recovered_at": format_time(over), "anomalous_minutes": 5}
     cloud.incidents.update("a", "stuck", Change(ChangeKind.RECOVER, episode, head), **values)
     cloud.incidents.label(stuck, "false")
-    assert cloud.incidents.claim(stuck, ALERT, 1000, 1090)
-    cloud.incidents.mark_sent(stuck, ALERT, "m-1", "ALERT it is stuck", NOON)
+    assert cloud.incidents.claim([stuck], ALERT, 1000, 1090)
+    cloud.incidents.mark_sent([stuck], ALERT, "m-1", "ALERT it is stuck", NOON)
     cloud.incidents.settle(stuck)
     found = cloud.incidents.get("a", stuck.opened_at, "stuck")
     assert found

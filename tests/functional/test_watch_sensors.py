@@ -106,6 +106,8 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "DATA_BUCKET": cloud.bucket,
         "SOURCES": '["device", "gateway"]',
         "SILENT_AFTER_MINUTES": "15",
+        "TEXTS_PER_HOUR": "20",
+        "TEXTS_PER_MONTH": "500",
         "TEXTED_KINDS": json.dumps(TEXTED_KINDS),
         "CONTACTS": json.dumps([{"contact_id": "north", "customers": ["north"]}]),
         "DEFAULT_CONTACT": "day",
@@ -241,7 +243,7 @@ def test_what_is_not_owed_is_not_sent(plant: Plant, state: TextState) -> None:
 
 def test_the_text_of_a_sender_that_died_is_sent_when_its_claim_has_run_out(plant: Plant) -> None:
     incident = plant.open("a", alert())
-    assert plant.cloud.incidents.claim(incident, "alert#day", 1_000, 1_090)
+    assert plant.cloud.incidents.claim([incident], "alert#day", 1_000, 1_090)
     assert plant.watch(1, machine_time=1_090) == []
     assert len(plant.watch(2, machine_time=1_091)) == 1
     assert plant.watch(3, machine_time=1_300) == []
@@ -255,7 +257,7 @@ def test_a_text_that_another_sender_takes_meanwhile_is_not_sent_twice(
     real = store.permit
 
     def permit(*given: Any) -> bool:
-        assert plant.cloud.incidents.claim(incident, "alert#day", 1_000, 1_090)
+        assert plant.cloud.incidents.claim([incident], "alert#day", 1_000, 1_090)
         return real(*given)
 
     monkeypatch.setattr(type(store), "permit", lambda self, *given: permit(*given))
@@ -284,6 +286,71 @@ def test_a_stuck_sensor_is_told_by_the_sweep(plant: Plant) -> None:
         ("day", f"ALERT Unit a, Aarhus: temperature stuck at 30.0 C since 11:56 UTC. Ref {incident.reference}")
     ]
     assert plant.watch(2) == []
+
+
+# --- budgets and digests ---
+
+
+def test_the_texts_over_an_hour_s_budget_are_one_digest_at_once_and_one_an_hour_later(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXTS_PER_HOUR", "2")
+    watching.dependencies.cache_clear()
+    found = [plant.open(f"s{k}", alert(), site=f"Site {k}") for k in range(5)]
+    assert len(plant.watch(1)) == 2
+    assert [plant.states(one)["alert#day"] for one in found] == ["sent"] * 2 + ["digest"] * 3
+    ((contact, body),) = plant.watch(2)
+    assert (contact, body[:66]) == ("day", "DIGEST 3 texts held back since 05 Jan 11:56 UTC, 3 still open. Wor")
+    assert {plant.states(one)["alert#day"] for one in found} == {"sent"}
+
+    later = [plant.open(f"t{k}", alert(), site=f"Site {k + 5}") for k in range(2)]
+    assert [plant.watch(minute) for minute in (3, 4, 59)] == [[], [], []]
+    assert [body[:18] for _, body in plant.watch(63)] == ["DIGEST 2 texts hel"]
+    assert {plant.states(one)["alert#day"] for one in later} == {"sent"}
+    assert plant.watch(64) == []
+    plant.open("u", alert(), site="Bergen")
+    assert [body[:12] for _, body in plant.watch(65)] == ["ALERT Unit u"], "another hour, another budget"
+
+
+def test_a_month_s_budget_that_is_used_up_leaves_a_digest_a_day(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTS_PER_MONTH", "1")
+    watching.dependencies.cache_clear()
+    for k in range(2):
+        plant.open(f"s{k}", alert(), site=f"Site {k}")
+    assert [body[:6] for minute in (1, 2) for _, body in plant.watch(minute)] == ["ALERT ", "DIGEST"]
+    plant.open("later", alert(), site="Bergen")
+    assert [plant.watch(minute) for minute in (3, 70, 24 * 60)] == [[], [], []]
+    assert [body[:6] for _, body in plant.watch(24 * 60 + 2)] == ["DIGEST"]
+
+
+def test_what_was_too_old_to_be_texted_is_told_in_a_digest_a_day_later_and_settled(plant: Plant) -> None:
+    over: dict[str, Any] = {"state": IncidentState.RECOVERED, "recovered_at": NOON + 30 * MINUTE}
+    stale = [plant.open(f"s{k}", alert(state=TextState.DIGEST), **over) for k in range(3)]
+    assert [plant.watch(minute) for minute in (1, 600, 24 * 60)] == [[], [], []]
+    assert [body[:63] for _, body in plant.watch(24 * 60 + 1)] == [
+        "DIGEST 3 texts held back since 05 Jan 11:56 UTC, 0 still open. "
+    ]
+    assert plant.watch(24 * 60 + 2) == []
+    assert plant.on_the_list() == []
+    assert {plant.states(one)["alert#day"] for one in stale} == {"sent"}
+
+
+def test_the_end_of_what_is_held_back_is_held_back_with_it(plant: Plant) -> None:
+    over: dict[str, Any] = {"state": IncidentState.RECOVERED, "recovered_at": NOON + 30 * MINUTE}
+    incident = plant.open("a", alert(state=TextState.DIGEST), recovery(), **over)
+    assert plant.watch(1) == []
+    assert plant.states(incident) == {"alert#day": "digest", "recovery#day": "digest"}
+    assert [body[:22] for _, body in plant.watch(2)] == ["DIGEST 2 texts held ba"]
+    assert plant.watch(3) == []
+    assert plant.on_the_list() == []
+
+
+def test_a_sweep_that_ends_soon_begins_no_text(plant: Plant) -> None:
+    plant.open("a", alert())
+    plant.clock.set(ClockFace(origin=(NOON + MINUTE).timestamp(), wall=0.0, speed=0.0, ttl_offset=0.0))
+    ends_soon: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 19_000)
+    watching.handler({}, ends_soon)
+    assert [body[:12] for _, body in plant.watch(2)] == ["ALERT Unit a"]
 
 
 # --- silence ---

@@ -1,7 +1,7 @@
 """Alerts: who is told, in which words, and that no text is lost, doubled without need, or out of order."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,15 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overcut.sensors.alerts import (
+    DAILY,
+    HOURLY,
+    Budget,
     Contact,
     SendOutcome,
     TextRefusedError,
     TextsOfOnePlace,
     TextUncertainError,
     compose,
+    compose_digest,
     contacts_for,
+    digest_is_due,
     first_text_state,
+    follows_held_back,
     needs_attention,
+    send_digests,
     send_texts,
     texts_to_send,
     to_gsm7,
@@ -44,6 +51,7 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 GROUP_FOR = 3 * MINUTE
 CLAIM_SECONDS = 60
+PLENTY = Budget(per_hour=1_000, per_month=10_000)
 # 3GPP TS 23.038, section 6.2.1, the default alphabet without its extension table
 GSM7_BASIC = set(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./:;<=>?¡ÄÖÑÜ§¿äöñüà" + string.digits + string.ascii_letters
@@ -153,10 +161,20 @@ def test_several_units() -> None:
     assert compose(three, TextKind.RECOVERY) == (
         f"Lyon: 3 units OK again: Unit 0, Unit 1, Unit 2, since 12:07 UTC. Ref {three[2].reference}"
     )
-    many = [incident(f"s{k}", minute=k, name=f"Refrigerator {k}") for k in range(100)]
-    assert ", Refrigerator 3, Refrigerator 4, 95 more, since" in compose(many, TextKind.ALERT)
-    many = [incident(f"s{k}", minute=k, name=str(k % 10)) for k in range(100)]
-    assert ", 7, 8, 71 more, since" in compose(many, TextKind.ALERT)
+
+
+def test_of_many_units_the_worst_three_are_named() -> None:
+    many = [scored(incident(f"s{k}", minute=k, name=f"Refrigerator {k}"), 3.0 + k % 50) for k in range(100)]
+    assert compose(many, TextKind.ALERT) == (
+        "ALERT Lyon: 100 units also abnormal, worst: Refrigerator 49, Refrigerator 99, Refrigerator 48, since"
+        f" 12:00 UTC. Ref {many[0].reference}"
+    )
+    many = [incident(f"s{k}", minute=k, name=str(k % 10) * 200) for k in range(4)]
+    assert ", worst: 0000000000000000000000.., 1111111111111111111111.., 2222" in compose(many, TextKind.ALERT)
+
+
+def scored(one: Incident, anomaly_score: float) -> Incident:
+    return replace(one, cause=replace(one.cause, anomaly_score=anomaly_score))
 
 
 def test_several_that_last() -> None:
@@ -323,7 +341,7 @@ def test_first_text_state(written: int, newest: int, is_open: bool, state: TextS
         (IncidentState.RECOVERED, TextState.SENDING, True),
         (IncidentState.RECOVERED, TextState.WAITING, True),
         (IncidentState.RECOVERED, TextState.SENT, False),
-        (IncidentState.RECOVERED, TextState.DIGEST, False),
+        (IncidentState.RECOVERED, TextState.DIGEST, True),
         (IncidentState.MISSED, TextState.SENT, False),
         (IncidentState.NEW_NORMAL, TextState.SENT, True),
     ],
@@ -381,6 +399,8 @@ def send(
     minute: float = 0,
     incidents: list[Incident] | None = None,
     together: bool = True,
+    budget: Budget = PLENTY,
+    has_time: Callable[[], bool] = lambda: True,
 ) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
     return send_texts(
         store.all() if incidents is None else incidents,
@@ -390,7 +410,9 @@ def send(
         wall_now=int(1000 + 60 * minute),
         group_for=GROUP_FOR,
         claim_seconds=CLAIM_SECONDS,
+        budget=budget,
         together=together,
+        has_time=has_time,
     )
 
 
@@ -464,31 +486,6 @@ def test_a_sender_that_dies_after_its_claim_is_followed_by_another() -> None:
     assert len(phone.sent) == 1
 
 
-def test_one_that_cannot_be_recorded_as_sent_does_not_take_the_others_of_its_text_along() -> None:
-    several, phone = [incident(f"unit-{k}", minute=k) for k in range(3)], MemoryPhone()
-    store = FullStore(several, at=several[0])
-    with pytest.raises(OSError, match="full"):
-        send(store, phone)
-    assert [state_of(store, one) for one in several] == [TextState.SENDING, TextState.SENT, TextState.SENT]
-    send(store, phone, minute=2)
-    assert [body.partition(":")[0] for _, body in phone.sent] == ["ALERT Lyon", "ALERT Cold room 3, Lyon"]
-    assert {state_of(store, one) for one in several} == {TextState.SENT}
-
-
-class FullStore(MemoryTextStore):
-    """Cannot record the first time that the text about one incident was sent."""
-
-    def __init__(self, incidents: list[Incident], at: Incident) -> None:
-        super().__init__(incidents)
-        self._fails_at = {at.reference}
-
-    def mark_sent(self, incident: Incident, text_key: str, message_id: str, body: str, now: datetime) -> None:
-        if incident.reference in self._fails_at:
-            self._fails_at.clear()
-            raise OSError("the table is full")
-        super().mark_sent(incident, text_key, message_id, body, now)
-
-
 def test_a_text_that_was_refused_is_owed_again() -> None:
     one, phone = incident(), MemoryPhone([TextRefusedError("no")])
     store = MemoryTextStore([one])
@@ -523,6 +520,120 @@ def test_a_recovery_follows_its_alert() -> None:
     assert [body[:5] for _, body in phone.sent] == ["ALERT"]
     send(store, phone)
     assert [body[:5] for _, body in phone.sent] == ["ALERT", "OK AG"]
+
+
+# --- a storm, and budgets ---
+
+
+def test_a_storm_of_fifty_sites_is_two_texts_a_site_and_each_incident_is_kept() -> None:
+    """5,000 sensors in the same minute: the detector's batches of a hundred first, then the sweeps."""
+    found = [scored(incident(f"s{k}", name=f"Unit {k}", site=f"Site {k % 50}"), 3.0 + k) for k in range(5_000)]
+    store, phone = MemoryTextStore(found), MemoryPhone()
+    for k in range(0, 5_000, 100):
+        send(store, phone, incidents=found[k : k + 100], together=False)
+    first = sorted(body.partition(":")[0] for _, body in phone.sent)
+    assert first == sorted(f"ALERT Unit {k}, Site {k}" for k in range(50))
+    for minute in range(1, 5):
+        send(store, phone, minute=minute)
+    rest = [body for _, body in phone.sent[50:]]
+    assert len(rest) == 50
+    assert "ALERT Site 7: 99 units also abnormal, worst: Unit 4957, Unit 4907, Unit 4857, since" in str(rest)
+    assert {state_of(store, one) for one in found} == {TextState.SENT}
+
+
+def test_a_sweep_that_has_no_time_left_leaves_the_rest_to_the_next() -> None:
+    found = [incident(f"s{k}", site=f"Site {k}") for k in range(5)]
+    store, phone, left = MemoryTextStore(found), MemoryPhone(), [True, True, False, False, False]
+    outcomes = send(store, phone, has_time=lambda: left.pop(0))
+    assert [outcome for _, outcome in outcomes] == [SendOutcome.SENT] * 2 + [SendOutcome.GROUPED] * 3
+    assert [state_of(store, one) for one in found] == [TextState.SENT] * 2 + [TextState.OWED] * 3
+    send(store, phone, minute=1)
+    assert len(phone.sent) == 5
+
+
+def test_what_is_over_the_budget_is_held_back_and_told_in_a_digest() -> None:
+    found = [scored(incident(f"s{k}", minute=k, name=f"Unit {k}", site=f"Site {k}"), 3.0 + k) for k in range(5)]
+    store, phone, two = MemoryTextStore(found), MemoryPhone(), Budget(per_hour=2, per_month=100)
+    assert [outcome for _, outcome in send(store, phone, budget=two)] == (
+        [SendOutcome.SENT] * 2 + [SendOutcome.HELD] * 3
+    )
+    assert [state_of(store, one) for one in found] == [TextState.SENT] * 2 + [TextState.DIGEST] * 3
+    assert send(store, phone, minute=1, budget=two) == [], "it is owed no more"
+    told = send_digests(store.all(), store=store, phone=phone, now=NOON, budget=two)
+    assert told == [("maintenance", SendOutcome.SENT)]
+    assert phone.sent[2:] == [
+        (
+            "maintenance",
+            "DIGEST 3 texts held back since 02 Mar 12:02 UTC, 3 still open. Worst: Unit 4, Unit 3, Unit 2."
+            f" Ref {found[4].reference}",
+        )
+    ]
+    assert {state_of(store, one) for one in found} == {TextState.SENT}
+
+
+@pytest.mark.parametrize("fault", [TextRefusedError("no"), TextUncertainError("?")])
+def test_a_digest_that_may_not_have_left_is_told_again(fault: Exception) -> None:
+    held = incident(texts={TextKind.ALERT: TextState.DIGEST})
+    store, phone = MemoryTextStore([held]), MemoryPhone([fault])
+    send_digests(store.all(), store=store, phone=phone, now=NOON, budget=PLENTY)
+    assert state_of(store, held) is TextState.DIGEST
+    send_digests(store.all(), store=store, phone=phone, now=NOON, budget=PLENTY)
+    assert state_of(store, held) is TextState.SENT
+
+
+def test_a_refused_text_costs_no_budget() -> None:
+    one, phone = incident(), MemoryPhone([TextRefusedError("no")] * 3)
+    store = MemoryTextStore([one])
+    for minute in range(4):
+        send(store, phone, minute=minute, budget=Budget(per_hour=1, per_month=1))
+    assert state_of(store, one) is TextState.SENT
+
+
+def test_what_follows_an_alert_that_is_held_back_is_held_back_too() -> None:
+    both = {TextKind.ALERT: TextState.DIGEST, TextKind.RECOVERY: TextState.OWED}
+    assert follows_held_back(incident(texts=both)) == ["recovery#maintenance"]
+    assert follows_held_back(incident(texts={**both, TextKind.ALERT: TextState.SENT})) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "held", "sent", "month_is_used_up", "is_due"),
+    [
+        # minutes after the first was seen: now, the last one over budget, the last digest
+        (0, 0, None, False, True),
+        (0, None, None, False, False),
+        (24 * 60 - 1, None, None, False, False),
+        (24 * 60, None, None, False, True),
+        (59, 30, 0, False, False),
+        (60, 30, 0, False, True),
+        (60, 0, 30, False, False),
+        (24 * 60, 0, 30, False, True),
+        (60, 30, 0, True, False),
+        (24 * 60, 30, 0, True, True),
+    ],
+)
+def test_when_a_digest_is_due(
+    now: int, held: int | None, sent: int | None, month_is_used_up: bool, is_due: bool
+) -> None:
+    assert (HOURLY, DAILY) == (60 * MINUTE, 24 * 60 * MINUTE)
+    found = digest_is_due(
+        NOON + now * MINUTE,
+        waiting_since=NOON,
+        held_at=None if held is None else NOON + held * MINUTE,
+        sent_at=None if sent is None else NOON + sent * MINUTE,
+        month_is_used_up=month_is_used_up,
+    )
+    assert found is is_due
+
+
+@given(st.lists(wild_incidents(), min_size=1, max_size=5), st.integers(1, 3000))
+@settings(deadline=None, max_examples=30)
+def test_every_digest_is_one_segment_of_the_basic_set(found: list[Incident], times: int) -> None:
+    text = Text(TextKind.ALERT, "maintenance", TextState.DIGEST)
+    for held in ([(one, text) for one in found], [(found[0], text)] * times):
+        digest = compose_digest(held)
+        assert len(digest) <= 160
+        assert set(digest) <= GSM7_BASIC - {"\n", "\r"}
+        assert digest.isascii()
 
 
 FAULTS = st.sampled_from([None, None, TextRefusedError("no"), TextUncertainError("?"), OSError("died")])

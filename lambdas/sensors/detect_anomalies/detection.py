@@ -10,6 +10,7 @@ from lambdas.runtime.clock import Clock
 from lambdas.sensors.detect_anomalies.histories import Histories, History
 from lambdas.sensors.stores import CutoffsStore, DataBucket, HeadMovedError, IncidentsStore, ReadingsStore, SensorsStore
 from overcut.sensors.alerts import (
+    Budget,
     Contact,
     Phone,
     SendOutcome,
@@ -71,6 +72,7 @@ class AlertRules:
         stale_after: an incident whose reading came later than this is texted only if it is still going on.
         group_for: at most one text a contact and place in this time.
         claim_seconds: how long a sender may take, of the machine's time; longer than the function can live.
+        budget: how many texts a contact gets.
         texted_kinds: the kinds of incidents that people are texted about; the others are only kept.
     """
 
@@ -79,6 +81,7 @@ class AlertRules:
     stale_after: timedelta
     group_for: timedelta
     claim_seconds: int
+    budget: Budget
     texted_kinds: Collection[str] = KINDS
 
 
@@ -180,6 +183,7 @@ class Detector:
             wall_now=wall_now,
             group_for=self._alert_rules.group_for,
             claim_seconds=self._alert_rules.claim_seconds,
+            budget=self._alert_rules.budget,
             together=False,
         )
 

@@ -27,7 +27,7 @@ from lambdas.sensors.stores import (
 )
 from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic
 from overcut import RefusedError
-from overcut.sensors.alerts import Contact
+from overcut.sensors.alerts import Budget, Contact
 from overcut.sensors.incidents import RunRule
 
 
@@ -50,6 +50,8 @@ class Settings:
     contacts: list[dict[str, Any]]
     default_contact: str
     claim_seconds: int
+    texts_per_hour: int
+    texts_per_month: int
     texted_kinds: list[str]
 
 
@@ -82,6 +84,7 @@ def dependencies() -> Dependencies:
             stale_after=timedelta(minutes=settings.stale_after_minutes),
             group_for=timedelta(minutes=settings.group_minutes),
             claim_seconds=settings.claim_seconds,
+            budget=Budget(settings.texts_per_hour, settings.texts_per_month),
             texted_kinds=settings.texted_kinds,
         ),
         outcomes=observability,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 
@@ -18,8 +18,22 @@ from lambdas.runtime.settings import load_settings
 from lambdas.sensors.stores import DataBucket, IncidentsStore, SensorsStore, SourcesStore
 from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic
 from lambdas.sensors.watch_sensors.silence import SilenceWatch
-from overcut.sensors.alerts import Contact, needs_attention, reminders, send_texts
+from overcut.sensors.alerts import (
+    Budget,
+    Contact,
+    follows_held_back,
+    needs_attention,
+    reminders,
+    send_digests,
+    send_texts,
+)
 from overcut.sensors.incidents import Incident
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+# to claim 500 incidents, publish and mark them takes less
+MILLISECONDS_FOR_A_TEXT = 20_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class Settings:
     clock: str
     group_minutes: int
     claim_seconds: int
+    texts_per_hour: int
+    texts_per_month: int
     new_normal_after_hours: int
     sources: list[str]
     silent_after_minutes: int
@@ -45,6 +61,7 @@ class Settings:
 @dataclass(frozen=True)
 class Dependencies:
     settings: Settings
+    budget: Budget
     incidents: IncidentsStore
     topic: AlertsTopic
     silence: SilenceWatch
@@ -70,26 +87,44 @@ def dependencies() -> Dependencies:
         texted_kinds=settings.texted_kinds,
     )
     topic = AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic)
-    return Dependencies(settings, incidents, topic, silence, clock_from(settings.clock), observability)
+    budget = Budget(settings.texts_per_hour, settings.texts_per_month)
+    return Dependencies(settings, budget, incidents, topic, silence, clock_from(settings.clock), observability)
 
 
-def handler(event: object, context: object) -> None:
+def handler(event: object, context: LambdaContext | None) -> None:
     """Incidents table + what was seen -> Incidents table -> alerts topic: what is owed, or claimed by a dead sender."""
     made = dependencies()
     lasting = timedelta(hours=made.settings.new_normal_after_hours)
+
+    def has_time() -> bool:
+        return context is None or context.get_remaining_time_in_millis() > MILLISECONDS_FOR_A_TEXT
+
     try:
         incidents = [made.incidents.owe(one, reminders(one, lasting)) for one in made.incidents.needing_attention()]
-        _send(made, incidents)
+        _send_digests(made, incidents)
+        for incident in incidents:
+            for key in follows_held_back(incident):
+                made.incidents.hold_back([incident], key, made.clock.now())
+        _send(made, incidents, has_time)
         for incident in incidents:
             if not needs_attention(incident):
                 made.incidents.settle(incident)
         # after the sweep, which no trouble with what was seen may keep from its texts
-        _send(made, made.silence.watch(incidents, made.clock.now()))
+        _send(made, made.silence.watch(incidents, made.clock.now()), has_time)
     finally:
         made.observability.flush()
 
 
-def _send(made: Dependencies, incidents: Iterable[Incident]) -> None:
+def _send_digests(made: Dependencies, incidents: Iterable[Incident]) -> None:
+    now = made.clock.now()
+    for contact_id, outcome in send_digests(
+        incidents, store=made.incidents, phone=made.topic, now=now, budget=made.budget
+    ):
+        made.observability.count(f"Digests{outcome.title()}")
+        made.observability.info("digest", outcome=outcome, contact_id=contact_id)
+
+
+def _send(made: Dependencies, incidents: Iterable[Incident], has_time: Callable[[], bool]) -> None:
     sent = send_texts(
         incidents,
         store=made.incidents,
@@ -98,7 +133,9 @@ def _send(made: Dependencies, incidents: Iterable[Incident]) -> None:
         wall_now=int(time.time()),
         group_for=timedelta(minutes=made.settings.group_minutes),
         claim_seconds=made.settings.claim_seconds,
+        budget=made.budget,
         together=True,
+        has_time=has_time,
     )
     for group, outcome in sent:
         made.observability.count(f"Texts{outcome.title()}")
