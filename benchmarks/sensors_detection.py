@@ -114,6 +114,8 @@ def measure(trained: Path) -> dict[str, float]:
     class Nowhere:
         def count(self, outcome: str, number: int = 1) -> None: ...
 
+        def info(self, event: str, **fields: object) -> None: ...
+
     tables, rule = cast(Any, Tables()), RunRule()
     detector = Detector(
         readings=tables,

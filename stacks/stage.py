@@ -137,6 +137,8 @@ class Sensors(_Settings):
         new_normal_after_hours: an incident that lasts longer, and that nobody confirmed, is how things are now.
         silent_after_minutes: who says nothing for longer is silent; of a slow sensor, for five of its intervals.
         texts_per_hour, texts_per_month: that a contact gets at most; what is more is told of in a digest.
+        text_spend_limit_usd: what SNS lets the account spend on texts in a month; operations hear of four fifths of it.
+        training_overdue_days: operations hear of it when no training succeeded for so long.
         texted_kinds: the kinds of incidents that people are texted about; the others are only kept.
     """
 
@@ -153,6 +155,8 @@ class Sensors(_Settings):
     new_normal_after_hours: Annotated[int, Field(ge=3, le=31 * 24)] = 24
     texts_per_hour: Annotated[int, Field(ge=1, le=1_000)] = 20
     texts_per_month: Annotated[int, Field(ge=1, le=100_000)] = 500
+    text_spend_limit_usd: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 1.0
+    training_overdue_days: Annotated[int, Field(ge=1, le=7)] = 3
     silent_after_minutes: Annotated[int, Field(ge=5, le=7 * 24 * 60)] = 15
     texted_kinds: list[IncidentKind] = list(get_args(IncidentKind))
     num_trees: Annotated[int, Field(ge=10, le=200)] = 30
@@ -221,6 +225,7 @@ class EtlJobs(_Settings):
         buckets: parts that the jobs are judged in, at once.
         false_tickets_per_week: what the people who get the tickets put up with, of all jobs together.
         missed_after_minutes: a run that has not begun so long after its time has not come.
+        training_overdue_days: operations hear of it when no training succeeded for so long.
         maximum_vcpus: that extraction may use at once.
     """
 
@@ -235,6 +240,7 @@ class EtlJobs(_Settings):
     num_samples_per_tree: Annotated[int, Field(ge=32, le=1024)] = 256
     missed_after_minutes: Annotated[int, Field(ge=10, le=24 * 60)] = 60
     training_schedule: Annotated[str, Field(pattern=_SCHEDULE)] = "cron(30 2 * * ? *)"
+    training_overdue_days: Annotated[int, Field(ge=1, le=7)] = 3
     prediction_schedule: Annotated[str, Field(pattern=_SCHEDULE)] = "cron(10 * * * ? *)"
     training_instance: Annotated[str, Field(pattern=_INSTANCE)] = "ml.m5.large"
     maximum_vcpus: Annotated[int, Field(ge=8, le=400)] = 16

@@ -25,6 +25,10 @@ class Bucket:
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=key)
 
+    def count(self, prefix: str) -> int:
+        """How many keys begin with `prefix`; a thousand, if they are more."""
+        return int(self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix)["KeyCount"])
+
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`, in order."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)

@@ -8,13 +8,34 @@ from typing import TYPE_CHECKING
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from overcut.sensors.alerts import TextRefusedError, TextUncertainError
+from lambdas.runtime.observability import Observability
+from overcut.sensors.alerts import SendOutcome, TextRefusedError, TextsOfOnePlace, TextUncertainError
 
 if TYPE_CHECKING:
     from types_boto3_sns import SNSClient
 
 # a publish is never repeated by the SDK: a repeat after a lost answer would be a second text
 PUBLISH_ONCE = Config(retries={"total_max_attempts": 1}, connect_timeout=3, read_timeout=10)
+
+
+# of a storm's text, so many incidents are logged
+MOST_LOGGED = 20
+
+
+def tell_of_text(observability: Observability, group: TextsOfOnePlace, outcome: SendOutcome) -> None:
+    """Count and log what became of a text. An incident's reference is in its text, too, and in the log from its opening
+    on; the log has no phone number and no words of the text."""
+    observability.count(f"Texts{outcome.title()}")
+    if outcome in (SendOutcome.REFUSED, SendOutcome.UNCERTAIN):
+        observability.count("TextFailures")
+    observability.info(
+        "text",
+        outcome=outcome,
+        kind=group.kind,
+        contact_id=group.contact_id,
+        incidents=len(group.incidents),
+        references=[incident.reference for incident in group.incidents[:MOST_LOGGED]],
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Operations: how the people who run a pipeline are told that it needs them."""
 
-from aws_cdk import Stack
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
@@ -25,6 +25,31 @@ class Operations(Construct):
         self.topic.grant_publish(alarms)
         for address in stage.operations_emails:
             self.topic.add_subscription(subscriptions.EmailSubscription(address))
+
+    @staticmethod
+    def counted(service: str, metric: str) -> cloudwatch.Metric:
+        """What a function counts, see `lambdas.runtime.observability`; the sum of five minutes."""
+        return cloudwatch.Metric(
+            namespace="Overcut",
+            metric_name=metric,
+            dimensions_map={"service": service},
+            statistic="Sum",
+            period=Duration.minutes(5),
+        )
+
+    def heartbeat(self, construct_id: str, metric: cloudwatch.IMetric, *, periods: int, description: str) -> None:
+        """Tell the topic when `metric` was below one, or not there at all, in each of so many periods."""
+        alarm = cloudwatch.Alarm(
+            self,
+            construct_id,
+            metric=metric,
+            threshold=1,
+            evaluation_periods=periods,
+            comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
+            alarm_description=description,
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.topic))
 
     def alarm(self, construct_id: str, metric: cloudwatch.IMetric, *, above: float, description: str) -> None:
         """Tell the topic when `metric` is above a level; no data is no alarm."""

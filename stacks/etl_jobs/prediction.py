@@ -3,7 +3,6 @@
 import json
 
 from aws_cdk import ArnFormat, Duration, Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_stepfunctions as sfn
@@ -62,7 +61,7 @@ class Prediction(Construct):
             ("TicketsParked", "TicketsParked", "A ticket could not be told of: see `overcut tickets list`"),
             ("LakeIsSilent", "JobsMissedInSilence", "Runs are due and the data lake has no new record: is it fed?"),
         ):
-            operations.alarm(name, _of_open_tickets(metric), above=0, description=description)
+            operations.alarm(name, operations.counted("open_tickets", metric), above=0, description=description)
         schedule = events.Schedule.expression(rules.prediction_schedule)
         events.Rule(self, "Scheduled", schedule=schedule, targets=[targets.SfnStateMachine(self.predict)])
 
@@ -157,13 +156,3 @@ class Prediction(Construct):
         return invoke(
             self, "OpenTicketsOfAll", self.open_tickets, payload={"until.$": "$.until"}, retry_after_seconds=seconds
         )
-
-
-def _of_open_tickets(metric: str) -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace="Overcut",
-        metric_name=metric,
-        dimensions_map={"service": "open_tickets"},
-        statistic="Sum",
-        period=Duration.minutes(5),
-    )

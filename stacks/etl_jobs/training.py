@@ -47,6 +47,12 @@ class Training(Construct):
             operations=operations,
             failure="Training of the ETL jobs' model failed",
         )
+        operations.heartbeat(
+            "NoTraining",
+            self.train.metric_succeeded(period=Duration.days(1), statistic="Sum"),
+            periods=rules.training_overdue_days,
+            description="No training of the ETL jobs' model succeeded for days: it grows old",
+        )
         extraction_.allow_running(self.train)
         job.allow_running(self.train)
         decisions = storage.bucket.arn_for_objects(decision_key("*"))

@@ -4,6 +4,7 @@ from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
 from stacks.constructs.operations import Operations
+from stacks.sensors.alarms import add_alarms
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.detection import Detection
 from stacks.sensors.ingestion import Ingestion
@@ -28,6 +29,7 @@ class SensorsStack(Stack):
         ingestion = Ingestion(self, "Ingestion", stage=stage, storage=storage)
         detection = Detection(self, "Detection", stage=stage, storage=storage, alerting=alerting, operations=operations)
         training = Training(self, "Training", stage=stage, storage=storage, operations=operations)
+        add_alarms(operations, stage=stage, alerting=alerting, training=training)
         for name, value in {
             "ReadingsTable": storage.readings.table_name,
             "SensorsTable": storage.sensors.table_name,

@@ -25,12 +25,14 @@ from lambdas.sensors.detect_anomalies import handler as detecting
 from lambdas.sensors.detect_anomalies.detection import Arrival, Detector
 from lambdas.sensors.stores import Sensor
 from lambdas.sensors.watch_sensors import handler as watching
+from overcut.sensors.alerts import TextRefusedError
 from overcut.sensors.cohorts import CohortModel, SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import Incident, IncidentKind, IncidentState, Text, TextKind, TextState
 from overcut.sensors.models import dump_model, load_model, score_reading
 from overcut.sensors.readings import Reading, parse_time
+from tests.functional.alarms import tripped
 from tests.functional.conftest import Cloud
 from tests.functional.streams import stream_event, stream_record
 
@@ -157,7 +159,7 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "SOURCES_TABLE": cloud.tables["Sources"],
         "SOURCES": '["device"]',
         "SILENT_AFTER_MINUTES": "15",
-        "TEXTS_PER_HOUR": "20",
+        "TEXTS_PER_HOUR": "200",
         "TEXTS_PER_MONTH": "500",
         "TEXTED_KINDS": json.dumps(get_args(IncidentKind)),
     }
@@ -526,6 +528,28 @@ def test_contacts_are_found_by_customer_and_site(plant: Plant, customer: str, si
     texts = plant.texts()
     assert texts.keys() == contacts
     assert all(len(bodies) == 1 for bodies in texts.values())
+
+
+def test_a_text_that_sns_does_not_take_trips_an_alarm_and_one_reference_leads_from_the_reading_to_the_text(
+    plant: Plant,
+    local_template: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: object, contact_id: str, body: str) -> str:
+        raise TextRefusedError("no")
+
+    plant.add("a", history=40)
+    monkeypatch.setattr("lambdas.sensors.topic.AlertsTopic.send", refuse)
+    capsys.readouterr()
+    plant.arrive(hot(0, 4))
+    assert tripped(local_template, capsys.readouterr().out) == {"AlertsFail"}
+    told = {record.message: vars(record) for record in caplog.records}
+    reference = plant.one_incident().reference
+    assert (told["incident"]["reference"], told["text"]["references"]) == (reference, [reference])
+    assert (told["incident"]["sensor_id"], told["incident"]["first_anomalous_at"]) == ("a", "2026-01-05T12:00:00Z")
+    assert "30.0" not in str(told), "what was measured"
 
 
 def test_a_kind_that_the_stage_does_not_text_about_is_only_kept(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:

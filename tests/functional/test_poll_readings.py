@@ -39,6 +39,7 @@ from overcut.sensors.server_sent_events import (
 from overcut.sensors.silence import SensorSeen, SourceSeen
 from overcut.sensors.sources import FieldMapping
 from tests.conftest import ROOT
+from tests.functional.alarms import tripped
 from tests.functional.aws_over_http import aws_over_http
 from tests.functional.conftest import Cloud
 from workbench.device import Device
@@ -685,6 +686,38 @@ def invoke(ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     yield call
     polling_handler.dependencies().poller.threads.shutdown()
     polling_handler.dependencies.cache_clear()
+
+
+def test_what_cannot_be_a_reading_trips_an_alarm_and_neither_it_nor_the_secret_is_logged(
+    serve: Callable[..., Script],
+    invoke: Callable[..., None],
+    local_template: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    boto3.client("secretsmanager").create_secret(Name="overcut/device", SecretString="Bearer hidden-1")
+    source = serve(STREAM + event("1", 27) + b"data: call +4915112345678\n\n")
+    invoke(source.url, secret_name="overcut/device")
+    logged = capsys.readouterr()
+    assert tripped(local_template, logged.out) == {"EventsQuarantined"}
+    for kept_out in ("hidden-1", "4915112345678", "temperature"):
+        assert kept_out not in logged.out + logged.err + str([vars(record) for record in caplog.records])
+    assert "hidden-1" in source.requests[0]
+
+
+def test_polls_that_fail_several_times_trip_an_alarm(
+    serve: Callable[..., Script],
+    invoke: Callable[..., None],
+    local_template: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = serve(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+    log = ""
+    for number in range(4):
+        with pytest.raises(SourceRefusedError):
+            invoke(source.url)
+        log += capsys.readouterr().out
+        assert tripped(local_template, log) == ({"PollsFail"} if number == 3 else set())
 
 
 def test_the_handler_polls_with_the_credentials_of_the_source(

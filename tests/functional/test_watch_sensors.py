@@ -30,6 +30,7 @@ from overcut.sensors.incidents import (
 )
 from overcut.sensors.readings import Reading
 from overcut.sensors.silence import SourceSeen
+from tests.functional.alarms import tripped
 from tests.functional.conftest import Cloud
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -351,6 +352,59 @@ def test_a_sweep_that_ends_soon_begins_no_text(plant: Plant) -> None:
     ends_soon: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 19_000)
     watching.handler({}, ends_soon)
     assert [body[:12] for _, body in plant.watch(2)] == ["ALERT Unit a"]
+
+
+# --- alarms, and what the log says ---
+
+
+def test_a_sweep_in_order_trips_no_alarm_and_logs_references_but_no_words(
+    plant: Plant,
+    local_template: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    incident = plant.open("a", alert())
+    ((_, body),) = plant.watch(1)
+    assert tripped(local_template, capsys.readouterr().out) == set()
+    (told,) = (vars(record) for record in caplog.records if record.message == "text")
+    assert (told["outcome"], told["contact_id"], told["references"]) == ("sent", "day", [incident.reference])
+    assert incident.reference in body
+    assert "Unit a" not in str([vars(record) for record in caplog.records])
+
+
+def test_texts_that_sns_does_not_take_trip_an_alarm(
+    plant: Plant, local_template: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, contact_id: str, body: str) -> str:
+        raise TextRefusedError("no")
+
+    monkeypatch.setattr(type(watching.dependencies().topic), "send", refuse)
+    plant.open("a", alert())
+    plant.watch(1)
+    assert tripped(local_template, capsys.readouterr().out) == {"SweepsFail"}
+
+
+def test_a_batch_that_lambda_gave_up_trips_an_alarm_until_it_is_gone(
+    plant: Plant, local_template: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "aws/lambda/mapping/shard/2026/01/05/batch"
+    plant.cloud.data.put(key, b"{}")
+    plant.watch(1)
+    assert tripped(local_template, capsys.readouterr().out) == {"BatchesParked"}
+    plant.cloud.data.delete(key)
+    plant.watch(2)
+    assert tripped(local_template, capsys.readouterr().out) == set()
+
+
+def test_a_budget_that_is_used_up_trips_an_alarm(
+    plant: Plant, local_template: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXTS_PER_HOUR", "1")
+    watching.dependencies.cache_clear()
+    for k in range(2):
+        plant.open(f"s{k}", alert(), site=f"Site {k}")
+    plant.watch(1)
+    assert tripped(local_template, capsys.readouterr().out) == {"TextsHeld"}
 
 
 # --- silence ---

@@ -215,6 +215,7 @@ def test_workflows_run_on_schedule_and_their_failures_are_told(stage: str) -> No
     assert alarms == {
         "OperationsTrainFailed": ("ExecutionsFailed", "TrainingTrain", 0),
         "OperationsTrainTimedOut": ("ExecutionsTimedOut", "TrainingTrain", 0),
+        "OperationsNoTraining": ("ExecutionsSucceeded", "TrainingTrain", 1),
         "OperationsPredictFailed": ("ExecutionsFailed", "PredictionPredict", 0),
         "OperationsPredictTimedOut": ("ExecutionsTimedOut", "PredictionPredict", 0),
         "OperationsTicketsParked": ("TicketsParked", "open_tickets", 0),

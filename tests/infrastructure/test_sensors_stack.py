@@ -358,10 +358,15 @@ def test_every_alarm_tells_operations(stage: str) -> None:
     for name, alarm in named(synthesized(stage), "AWS::CloudWatch::Alarm").items():
         assert [text(action) for action in alarm["AlarmActions"]] == ["OperationsTopic"], name
         assert alarm.get("ActionsEnabled", True) is True, name
-        assert alarm["ComparisonOperator"] == "GreaterThanThreshold", name
-        assert alarm["TreatMissingData"] == "notBreaching", name
-        (dimension,) = alarm["Dimensions"]
-        found[name] = (alarm["MetricName"], text(dimension["Value"]), alarm["Statistic"], alarm["Threshold"])
+        about = [text(dimension["Value"]) for dimension in alarm.get("Dimensions", ())]
+        found[name] = (alarm["MetricName"], *about, alarm["Statistic"], alarm["Threshold"])
+        # what must not stay away is missed when it does
+        is_heartbeat = alarm["MetricName"] == "ExecutionsSucceeded"
+        assert (alarm["ComparisonOperator"], alarm["TreatMissingData"]) == (
+            ("LessThanThreshold", "breaching") if is_heartbeat else ("GreaterThanThreshold", "notBreaching")
+        ), name
+        days = {"OperationsExportsMissed": (3600, 2), "OperationsNoTraining": (24 * 3600, 3)}
+        assert not is_heartbeat or (alarm["Period"], alarm["EvaluationPeriods"]) == days[name]
     assert found == {
         "OperationsReadingsWait": ("IteratorAge", "DetectionDetectAnomalies", "Maximum", 120_000),
         "OperationsRecordsParked": (
@@ -372,8 +377,19 @@ def test_every_alarm_tells_operations(stage: str) -> None:
         ),
         "OperationsExportFailed": ("ExecutionsFailed", "TrainingExport", "Sum", 0),
         "OperationsExportTimedOut": ("ExecutionsTimedOut", "TrainingExport", "Sum", 0),
+        "OperationsExportsMissed": ("ExecutionsSucceeded", "TrainingExport", "Sum", 1),
         "OperationsTrainFailed": ("ExecutionsFailed", "TrainingTrain", "Sum", 0),
         "OperationsTrainTimedOut": ("ExecutionsTimedOut", "TrainingTrain", "Sum", 0),
+        "OperationsNoTraining": ("ExecutionsSucceeded", "TrainingTrain", "Sum", 1),
+        # each is tripped by what the function counts in tests/functional
+        "OperationsEventsQuarantined": ("EventsQuarantined", "poll_readings", "Sum", 0),
+        "OperationsPollsFail": ("PollFailures", "poll_readings", "Sum", 3),
+        "OperationsBatchesParked": ("BatchesParked", "watch_sensors", "Sum", 0),
+        "OperationsAlertsFail": ("TextFailures", "detect_anomalies", "Sum", 0),
+        "OperationsSweepsFail": ("TextFailures", "watch_sensors", "Sum", 0),
+        "OperationsTextsHeld": ("TextsHeld", "watch_sensors", "Sum", 0),
+        "OperationsTextsNotDelivered": ("NumberOfNotificationsFailed", "AlertingAlerts.TopicName", "Sum", 0),
+        "OperationsSpendNearsLimit": ("SMSMonthToDateSpentUSD", "Maximum", 0.8),
     }
 
 

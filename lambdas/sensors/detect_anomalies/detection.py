@@ -55,6 +55,8 @@ class Outcomes(Protocol):
 
     def count(self, outcome: str, number: int = 1) -> None: ...
 
+    def info(self, event: str, **fields: object) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -358,7 +360,9 @@ class Detector:
                     is_open=not recovers,
                     stale_after=self._alert_rules.stale_after,
                 )
-                self._incidents.open(self._incident(sensor_id, kind, episode, IncidentState.OPEN, state), change)
+                opened = self._incident(sensor_id, kind, episode, IncidentState.OPEN, state)
+                self._incidents.open(opened, change)
+                self._outcomes.info("incident", reference=opened.reference, sensor_id=sensor_id, **bounds)
                 self._outcomes.count("IncidentsOpened")
             case ChangeKind.EXTEND:
                 self._incidents.update(sensor_id, kind, change, **bounds)

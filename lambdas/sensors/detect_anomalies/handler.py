@@ -25,7 +25,7 @@ from lambdas.sensors.stores import (
     SensorsStore,
     reading_from_item,
 )
-from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic
+from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic, tell_of_text
 from overcut import RefusedError
 from overcut.sensors.alerts import Budget, Contact
 from overcut.sensors.incidents import RunRule
@@ -98,14 +98,7 @@ def handler(event: Mapping[str, Any], context: object) -> None:
     try:
         arrivals = [arrival for record in event["Records"] if (arrival := _arrival(record, made))]
         for group, outcome in made.detector.detect(arrivals, int(time.time())):
-            made.observability.count(f"Texts{outcome.title()}")
-            made.observability.info(
-                "text",
-                outcome=outcome,
-                kind=group.kind,
-                contact_id=group.contact_id,
-                references=[incident.reference for incident in group.incidents],
-            )
+            tell_of_text(made.observability, group, outcome)
     finally:
         made.observability.flush()
 

@@ -15,12 +15,19 @@ import boto3
 from lambdas.runtime.clock import Clock, clock_from
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
-from lambdas.sensors.stores import DataBucket, IncidentsStore, SensorsStore, SourcesStore
-from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic
+from lambdas.sensors.stores import (
+    FAILED_BATCHES_PREFIX,
+    DataBucket,
+    IncidentsStore,
+    SensorsStore,
+    SourcesStore,
+)
+from lambdas.sensors.topic import PUBLISH_ONCE, AlertsTopic, tell_of_text
 from lambdas.sensors.watch_sensors.silence import SilenceWatch
 from overcut.sensors.alerts import (
     Budget,
     Contact,
+    SendOutcome,
     follows_held_back,
     needs_attention,
     reminders,
@@ -64,6 +71,7 @@ class Dependencies:
     budget: Budget
     incidents: IncidentsStore
     topic: AlertsTopic
+    bucket: DataBucket
     silence: SilenceWatch
     clock: Clock
     observability: Observability
@@ -74,8 +82,9 @@ def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     dynamodb, observability = boto3.client("dynamodb"), Observability("watch_sensors")
     incidents = IncidentsStore(dynamodb, settings.incidents_table)
+    bucket = DataBucket(boto3.client("s3"), settings.data_bucket)
     silence = SilenceWatch(
-        bucket=DataBucket(boto3.client("s3"), settings.data_bucket),
+        bucket=bucket,
         sensors=SensorsStore(dynamodb, settings.sensors_table),
         source_health=SourcesStore(dynamodb, settings.sources_table),
         incidents=incidents,
@@ -88,7 +97,7 @@ def dependencies() -> Dependencies:
     )
     topic = AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic)
     budget = Budget(settings.texts_per_hour, settings.texts_per_month)
-    return Dependencies(settings, budget, incidents, topic, silence, clock_from(settings.clock), observability)
+    return Dependencies(settings, budget, incidents, topic, bucket, silence, clock_from(settings.clock), observability)
 
 
 def handler(event: object, context: LambdaContext | None) -> None:
@@ -109,6 +118,7 @@ def handler(event: object, context: LambdaContext | None) -> None:
         for incident in incidents:
             if not needs_attention(incident):
                 made.incidents.settle(incident)
+        made.observability.count("BatchesParked", made.bucket.count(FAILED_BATCHES_PREFIX))
         # after the sweep, which no trouble with what was seen may keep from its texts
         _send(made, made.silence.watch(incidents, made.clock.now()), has_time)
     finally:
@@ -121,6 +131,7 @@ def _send_digests(made: Dependencies, incidents: Iterable[Incident]) -> None:
         incidents, store=made.incidents, phone=made.topic, now=now, budget=made.budget
     ):
         made.observability.count(f"Digests{outcome.title()}")
+        made.observability.count("TextFailures", outcome is not SendOutcome.SENT)
         made.observability.info("digest", outcome=outcome, contact_id=contact_id)
 
 
@@ -138,8 +149,7 @@ def _send(made: Dependencies, incidents: Iterable[Incident], has_time: Callable[
         has_time=has_time,
     )
     for group, outcome in sent:
-        made.observability.count(f"Texts{outcome.title()}")
-        made.observability.info("text", outcome=outcome, kind=group.kind, contact_id=group.contact_id)
+        tell_of_text(made.observability, group, outcome)
 
 
 initialise(dependencies)
