@@ -409,7 +409,11 @@ def _cutoff_item(cutoff: Cutoff) -> Attributes:
 
 def _cutoff_from_item(item: Mapping[str, Any]) -> Cutoff:
     values = from_attributes(item)
+    # names that thousands of cutoffs share
+    for name in ("cohort_id", "model_version"):
+        values[name] = sys.intern(values[name])
     for one in values["ranges"]:
+        one["measure"] = sys.intern(one["measure"])
         for features in ("features", "quiet"):
             one[features] = {sys.intern(name): Usual(**usual) for name, usual in one.get(features, {}).items()}
     values["ranges"] = tuple(UsualRange(**one) for one in values["ranges"])
@@ -817,7 +821,8 @@ class IncidentsStore:
 
     def settle(self, incident: Incident) -> None:
         """Take an incident that is over, and was told to everybody, off the list of those that need attention."""
-        keys = {f"#t{k}": key for k, key in enumerate(incident.texts)}
+        due = [key for key, text in incident.texts.items() if text.kind is not TextKind.REMINDER]
+        keys = {f"#t{k}": key for k, key in enumerate(due)}
         conditions = ["#state <> :open", *(f"texts.{name}.#state = :sent" for name in keys)]
         sent = {":sent": {"S": TextState.SENT.value}} if keys else {}
         self._conditionally(

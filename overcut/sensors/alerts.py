@@ -321,6 +321,8 @@ def texts_to_send(incidents: Iterable[Incident], wall_now: int) -> list[TextsOfO
                 continue
             if text.kind is TextKind.RECOVERY and not _was_alerted(incident.texts, text.contact_id):
                 continue
+            if _is_pointless(incident, text):
+                continue
             owed.setdefault((text.kind, text.contact_id, incident.equipment.place), []).append(incident)
     return [
         TextsOfOnePlace(contact_id, place, kind, tuple(group))
@@ -328,12 +330,17 @@ def texts_to_send(incidents: Iterable[Incident], wall_now: int) -> list[TextsOfO
     ]
 
 
+def _is_pointless(incident: Incident, text: Text) -> bool:
+    """A reminder that has not left when its incident is over never does."""
+    return text.kind is TextKind.REMINDER and incident.state is not IncidentState.OPEN
+
+
 def held_back(incidents: Iterable[Incident]) -> dict[str, list[tuple[Incident, Text]]]:
     """By contact the texts that wait for a digest."""
     held: dict[str, list[tuple[Incident, Text]]] = {}
     for incident in incidents:
         for text in incident.texts.values():
-            if text.state is TextState.DIGEST:
+            if text.state is TextState.DIGEST and not _is_pointless(incident, text):
                 held.setdefault(text.contact_id, []).append((incident, text))
     return held
 
@@ -534,4 +541,5 @@ def send_digests(
 def needs_attention(incident: Incident) -> bool:
     """Whether an incident is not over, or still owes somebody a text or a line of a digest."""
     going_on = incident.state in (IncidentState.OPEN, IncidentState.NEW_NORMAL) and incident.recovered_at is None
-    return going_on or any(text.state is not TextState.SENT for text in incident.texts.values())
+    owing = (text for text in incident.texts.values() if not _is_pointless(incident, text))
+    return going_on or any(text.state is not TextState.SENT for text in owing)

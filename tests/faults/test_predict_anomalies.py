@@ -65,7 +65,7 @@ def make(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[World]:
     with mock_aws():
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=DATA)
-        patch.setattr(predicting, "small_client", lambda service: boto3.client(service))
+        patch.setattr(predicting, "small_clients", lambda *services: boto3.client)
         world = World(Bucket(s3, DATA), injector)
         world.prepare()
         injector.cold_start = predicting.dependencies.cache_clear

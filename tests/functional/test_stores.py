@@ -273,7 +273,8 @@ def test_a_retired_cutoff_follows_the_one_it_retires(cloud: Cloud) -> None:
     found = cloud.cutoffs.newest("a", 3)
     assert bits(found) == bits([silent, one])
     assert found[0].ranges == ()
-    assert in_force(found, silent.effective_from - MINUTE) == one
+    before = silent.effective_from - MINUTE
+    assert in_force(found, before) == one.at(before)
     assert in_force(found, silent.effective_from) is None
     assert bits(load_cutoffs(dump_cutoffs([silent]))) == bits([silent])
 
@@ -303,7 +304,7 @@ def test_cutoffs_as_of_a_moment_reach_the_one_in_force_however_many_follow(cloud
     moment = by_hand[0].effective_from - MINUTE
     found = cloud.cutoffs.as_of("a", moment)
     assert found == [*by_hand[::-1], cutoff(2)]
-    assert in_force(found, moment) == cutoff(2)
+    assert in_force(found, moment) == cutoff(2).at(moment)
 
 
 # --- model events ---

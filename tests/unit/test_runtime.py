@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.runtime.attributes import from_attribute, from_attributes, to_attribute, to_attributes
-from lambdas.runtime.clients import small_client
+from lambdas.runtime.clients import small_clients
 from lambdas.runtime.clock import ClockFace, FileClock, SystemClock, clock_from
 from lambdas.runtime.settings import SettingsError, environment_keys, load_settings
 from lambdas.sensors.detect_anomalies.histories import Histories, History
@@ -397,7 +397,8 @@ def test_a_small_client_asks_as_the_usual_one_does(service: str, region: str, mo
     monkeypatch.setenv("AWS_DEFAULT_REGION", region)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    usual, small = boto3.client(service), small_client(service)  # type: ignore[call-overload]
+    usual = boto3.client(service)  # type: ignore[call-overload]
+    small = small_clients("s3", "dynamodb", "sns", "sqs")(service)
     assert small.meta.endpoint_url == usual.meta.endpoint_url
     assert small.meta.config.signature_version == usual.meta.config.signature_version
     assert small.meta.service_model.signing_name == usual.meta.service_model.signing_name

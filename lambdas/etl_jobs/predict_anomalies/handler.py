@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from lambdas.etl_jobs.predict_anomalies.predicting import Predictor
-from lambdas.runtime.clients import small_client
+from lambdas.runtime.clients import small_clients
 from lambdas.runtime.objects import Bucket
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
@@ -39,7 +39,7 @@ class Dependencies:
 @cache
 def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
-    data = Bucket(small_client("s3"), settings.data_bucket)
+    data = Bucket(small_clients("s3")("s3"), settings.data_bucket)
     predictor = Predictor(data, settings.buckets, timedelta(minutes=settings.missed_after_minutes))
     return Dependencies(predictor, Observability("predict_anomalies"))
 

@@ -41,8 +41,8 @@ from overcut.sensors.judging import Series, explain, judge
 from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, format_time
 
-# what is remembered of a sensor with three measures takes 5 KB, and as much again for each cutoff
-MAX_SENSORS_REMEMBERED = 1_500
+# what is remembered of a sensor with three measures takes 3 KB, and 4 for each cutoff; a model takes 1 MB
+MAX_SENSORS_REMEMBERED = 800
 MAX_MODELS_REMEMBERED = 20
 # cutoffs are remembered that were in force so long ago; what older readings are judged by is looked up
 CUTOFFS_REACH = timedelta(hours=3)
@@ -455,12 +455,10 @@ class Detector:
 
 
 def _texts_of_recovery(told: Mapping[str, Text]) -> Mapping[str, Text]:
-    """Those who were told, or will be, are told that it is over; what was never told is for the digest, and so is a
-    reminder that has not left."""
+    """Those who were told, or will be, are told that it is over; what was never told is for the digest."""
     texts: dict[str, Text] = {}
     for key, text in told.items():
-        is_late = text.kind is TextKind.REMINDER and text.state is not TextState.SENT
-        if text.state is TextState.WAITING or is_late:
+        if text.state is TextState.WAITING:
             texts[key] = Text(text.kind, text.contact_id, TextState.DIGEST)
         elif text.kind is TextKind.ALERT and text.state is not TextState.DIGEST:
             recovery = Text(TextKind.RECOVERY, text.contact_id, TextState.OWED)

@@ -10,8 +10,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-import boto3
-
+from lambdas.runtime.clients import small_clients
 from lambdas.runtime.clock import Clock, clock_from
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
@@ -66,16 +65,17 @@ class Dependencies:
 @cache
 def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
-    dynamodb, clock = boto3.client("dynamodb"), clock_from(settings.clock)
+    client, clock = small_clients("dynamodb", "s3", "sns", "sqs"), clock_from(settings.clock)
+    dynamodb = client("dynamodb")
     observability = Observability("detect_anomalies")
     rule = RunRule(settings.consecutive_minutes, settings.recovery_minutes)
-    bucket = DataBucket(boto3.client("s3"), settings.data_bucket)
+    bucket = DataBucket(client("s3"), settings.data_bucket)
     detector = Detector(
         readings=ReadingsStore(dynamodb, settings.readings_table),
         sensors=SensorsStore(dynamodb, settings.sensors_table),
         incidents=IncidentsStore(dynamodb, settings.incidents_table),
         judge=Judge(CutoffsStore(dynamodb, settings.cutoffs_table), bucket, rule),
-        phone=AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic),
+        phone=AlertsTopic(client("sns", config=PUBLISH_ONCE), settings.alerts_topic),
         clock=clock,
         rule=rule,
         alert_rules=AlertRules(
@@ -89,7 +89,7 @@ def dependencies() -> Dependencies:
         ),
         outcomes=observability,
     )
-    return Dependencies(detector, ParkedQueue(boto3.client("sqs"), settings.parked_queue), clock, observability)
+    return Dependencies(detector, ParkedQueue(client("sqs"), settings.parked_queue), clock, observability)
 
 
 def handler(event: Mapping[str, Any], context: object) -> None:
