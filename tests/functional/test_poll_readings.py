@@ -348,7 +348,8 @@ def test_a_poll_ends_when_its_successor_is_connected_and_keeps_everything(ingest
     with Device(streamed, ingestion.clock, heartbeat_seconds=0.2) as device:
         first = threading.Thread(target=hold, args=("poll-1", 30.0))
         first.start()
-        until(lambda: device.health()["clients"] == 1)
+        # it has said so, too: what is said last counts
+        until(lambda: ingestion.cloud.sources.get("device").connected_poll == "poll-1")
         began = time.monotonic()
         hold("poll-2", 5.0)
         first.join()
