@@ -1074,15 +1074,16 @@ class IncidentsStore:
 
 def _windows(contact_id: str, now: datetime) -> tuple[tuple[Attributes, str], tuple[Attributes, str]]:
     """The items that count a contact's texts of this hour and of this month: of which day, and year, they are now."""
-
-    def key(window: str) -> Attributes:
-        return to_attributes({"sensor_id": f"#texts#{contact_id}", "opened_at": window})
-
-    return (key(f"hour#{now:%H}"), f"{now:%Y-%m-%d}"), (key(f"month#{now:%m}"), f"{now:%Y}")
+    hour, month = f"hour#{now:%H}", f"month#{now:%m}"
+    return (_contact_key(contact_id, hour), f"{now:%Y-%m-%d}"), (_contact_key(contact_id, month), f"{now:%Y}")
 
 
 def _digest_key(contact_id: str) -> Attributes:
-    return to_attributes({"sensor_id": f"#texts#{contact_id}", "opened_at": "digest"})
+    return _contact_key(contact_id, "digest")
+
+
+def _contact_key(contact_id: str, entry: str) -> Attributes:
+    return to_attributes({"sensor_id": f"#texts#{contact_id}", "opened_at": entry})
 
 
 def _head_key(sensor_id: str, kind: str) -> Attributes:

@@ -285,21 +285,20 @@ def _learn_usual(
     found = _columns(one, names, known)
     days = known.sum() / DAY_READINGS
     routine = _routine(found["jump"], one.measured_at[known], run) if "jump" in names else ()
-    quiet_rows = ~_in_routine(one.measured_at[known], routine)
+    in_routine = _in_routine(one.measured_at[known], routine)
     ranges = []
     for m, measure in enumerate(measures):
         min_deviation = one.min_deviation.get(measure, MIN_DEVIATION_STEPS[rules.detector] * float(steps[m]))
         least = max(float(steps[m]), min_deviation / MIN_DEVIATION_STEPS[rules.detector])
         usual = partial(_usual_features, least=least, days=days, run=run)
         features = usual({name: found[name][:, m] for name in names})
-        quiet = usual({name: found[name][quiet_rows, m] for name in ROUTINE_FEATURES}) if routine else {}
+        quiet = usual({name: found[name][~in_routine, m] for name in ROUTINE_FEATURES}) if routine else {}
         low, high = np.quantile(one.values[_clean(one), m], [0.01, 0.99])
         ranges.append(UsualRange(measure, float(low), float(high), min_deviation, features, quiet))
     if not any(_gains(usual) for usual in ranges):
         routine, ranges = (), [replace(usual, quiet={}) for usual in ranges]
     sensor = _Sensor(tuple(ranges), int(known.sum()), run, routine)
-    in_routine = _in_routine(one.measured_at[known], routine)
-    points = {channel: _points(found, sensor, in_routine, channel)[rows] for channel, rows in task.shown.items()}
+    points = {channel: _points(found, ranges, in_routine, channel)[rows] for channel, rows in task.shown.items()}
     return sensor, points
 
 
@@ -368,25 +367,26 @@ def _columns(one: SensorSeries, names: Sequence[Feature], known: Booleans) -> di
     return {name: column[known] for name, column in series_features(one, names).items()}
 
 
-def _points(found: Mapping[Feature, Floats], sensor: _Sensor, in_routine: Booleans, channel: str) -> Floats:
+def _points(
+    found: Mapping[Feature, Floats], ranges: Sequence[UsualRange], in_routine: Booleans, channel: str
+) -> Floats:
     """What a channel's forest sees of readings, shape (readings, measures x features), in the order of
     `models.score_reading`."""
-    points = _points_within(found, sensor.ranges, channel)
-    if not sensor.routine:
-        return points
-    outside = _points_within(found, [usual.outside_routine for usual in sensor.ranges], channel)
-    return np.where(in_routine[:, None], points, outside)
-
-
-def _points_within(found: Mapping[Feature, Floats], ranges: Sequence[UsualRange], channel: str) -> Floats:
     columns = []
     for m, usual in enumerate(ranges):
         for name in CHANNELS[channel]:
-            usually = usual.features[name]
-            deviation = np.nan_to_num(found[name][:, m] - usually.centre)
-            below = deviation / usually.down if usually.down else np.zeros_like(deviation)
-            columns.append(np.rint(np.where(deviation >= 0, deviation / usually.up, below) * GRID) / GRID)
+            column = _normalised(found[name][:, m], usual.features[name])
+            if name in usual.quiet:
+                column = np.where(in_routine, column, _normalised(found[name][:, m], usual.quiet[name]))
+            columns.append(column)
     return np.stack(columns, axis=1)
+
+
+def _normalised(column: Floats, usually: Usual) -> Floats:
+    """`Usual.normalised` of a whole column; 0 where a window is not full."""
+    deviation = np.nan_to_num(column - usually.centre)
+    below = deviation / usually.down if usually.down else np.zeros_like(deviation)
+    return np.asarray(np.rint(np.where(deviation >= 0, deviation / usually.up, below) * GRID) / GRID)
 
 
 def _usual(name: Feature, column: Floats, *, least: float, days: float, run: int) -> Usual:
@@ -533,7 +533,7 @@ def _score(forests: Mapping[str, RandomCutForest], task: _ScoringTask) -> dict[s
     for channel, forest in forests.items():
         # a sensor shows few different values
         score = cache(partial(forest_score, forest))
-        points = map(tuple, _points(found, task.sensor, in_routine, channel).tolist())
+        points = map(tuple, _points(found, task.sensor.ranges, in_routine, channel).tolist())
         scores[channel] = np.array([score(point) for point in points])
     return scores
 

@@ -12,23 +12,35 @@ from stacks.stage import SensorsStage
 POLL_FAILURES = 3
 # of what the account may spend on texts in a month
 MOST_SPENT = 0.8
+# where to look
+PARKED, HELD, LOG = "`overcut parked list`", "`overcut incidents held`", "the function's log"
 
 
 def add_alarms(operations: Operations, *, stage: SensorsStage, alerting: Alerting, training: Training) -> None:
     """The alarms that belong to no single construct of the flow."""
-    for name, service, metric, above, description in (
-        ("EventsQuarantined", "poll_readings", "EventsQuarantined", 0, "A source sent what cannot be a reading"),
-        ("PollsFail", "poll_readings", "PollFailures", POLL_FAILURES, "A source cannot be read"),
-        ("BatchesParked", "watch_sensors", "BatchesParked", 0, "Lambda gave up batches of the readings' stream"),
-        ("AlertsFail", "detect_anomalies", "TextFailures", 0, "SNS did not take texts, or did not answer"),
-        ("SweepsFail", "watch_sensors", "TextFailures", 0, "SNS did not take texts, or did not answer"),
-        ("TextsHeld", "watch_sensors", "TextsHeld", 0, "A contact's budget of texts is used up"),
+    for name, service, metric, above, what, look in (
+        (
+            "EventsQuarantined",
+            "poll_readings",
+            "EventsQuarantined",
+            0,
+            "A source sent what cannot be a reading",
+            PARKED,
+        ),
+        ("PollsFail", "poll_readings", "PollFailures", POLL_FAILURES, "A source cannot be read", "the Sources table"),
+        (
+            "BatchesParked",
+            "watch_sensors",
+            "BatchesParked",
+            0,
+            "Lambda gave up batches of the readings' stream",
+            PARKED,
+        ),
+        ("AlertsFail", "detect_anomalies", "TextFailures", 0, "SNS did not take texts, or did not answer", LOG),
+        ("SweepsFail", "watch_sensors", "TextFailures", 0, "SNS did not take texts, or did not answer", LOG),
+        ("TextsHeld", "watch_sensors", "TextsHeld", 0, "A contact's budget of texts is used up", HELD),
     ):
-        look = {"AlertsFail": "the function's log", "SweepsFail": "the function's log"}.get(
-            name, "`overcut parked list`"
-        )
-        look = {"PollsFail": "the Sources table", "TextsHeld": "`overcut incidents held`"}.get(name, look)
-        operations.alarm(name, operations.counted(service, metric), above=above, description=f"{description}: {look}")
+        operations.alarm(name, operations.counted(service, metric), above=above, description=f"{what}: {look}")
     operations.alarm(
         "TextsNotDelivered",
         alerting.alerts.metric_number_of_notifications_failed(period=Duration.minutes(5), statistic="Sum"),

@@ -26,15 +26,6 @@ BUCKET = "etl-jobs"
 JOB_SECONDS = 120.0
 
 
-def is_alive(group: int) -> bool:
-    """Whether a process group has any process."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def eventually(what: Callable[[], Any], seconds: float = JOB_SECONDS) -> Any:
     """The first true value of `what`."""
     deadline = time.monotonic() + seconds
@@ -217,7 +208,7 @@ def test_a_cancelled_run_ends_with_all_its_processes(cloud: Cloud, application: 
 
     assert finished(cloud, application, job_run)["state"] == "CANCELLED"
     eventually(lambda: not Path(f"/proc/{script_process}").exists(), 5)
-    eventually(lambda: not is_alive(group), 15)
+    eventually(lambda: not group_lives(group), 15)
     with pytest.raises(ClientError, match="final state"):
         emr.cancel_job_run(applicationId=application, jobRunId=job_run)
 

@@ -24,7 +24,7 @@ from overcut.sensors.incidents import (
     TextState,
 )
 from overcut.sensors.readings import format_time
-from overcut.sensors.silence import Finding, Silence
+from overcut.sensors.silence import Finding, Silence, SourceSeen
 
 # what one run can open and still text about; the rest is as silent a minute later
 MOST_OPENED = 500
@@ -80,7 +80,7 @@ class SilenceWatch:
                 self._close(incident, now, IncidentState.NEW_NORMAL)
         is_open = {(one.kind, one.equipment.sensor_id) for one in going_on}
         for finding in silence.new(is_open, self._site_back_at)[:MOST_OPENED]:
-            due += self._open(finding, now)
+            due += self._open(finding, seen, now)
         return due
 
     def _all_equipment(self, now: datetime) -> Mapping[str, Equipment]:
@@ -94,7 +94,7 @@ class SilenceWatch:
         head = self.incidents.head(site.sensor_id, SILENT_SITE)
         return int(head.recovered_at.timestamp()) if head and head.recovered_at else 0
 
-    def _open(self, finding: Finding, now: datetime) -> list[Incident]:
+    def _open(self, finding: Finding, seen: Mapping[str, SourceSeen], now: datetime) -> list[Incident]:
         kind, equipment, since = finding.kind, finding.equipment, _moment(finding.since)
         before = self.incidents.head(equipment.sensor_id, kind)
         if before and before.is_open:
@@ -108,7 +108,7 @@ class SilenceWatch:
             first_anomalous_at=since,
             last_anomalous_at=now,
             cause=self._cause(finding, now),
-            texts=self._texts(finding, now) if kind in self.texted_kinds else {},
+            texts=self._texts(finding, seen, now) if kind in self.texted_kinds else {},
         )
         head = Head(before.version + 1 if before else 1, now, since, now)
         try:
@@ -126,15 +126,12 @@ class SilenceWatch:
         feature = UNREADABLE if is_unreadable else "value"
         return Cause("minutes without a reading", "min", minutes, 0.0, usual, minutes, usual, "", feature)
 
-    def _texts(self, finding: Finding, now: datetime) -> dict[str, Text]:
+    def _texts(self, finding: Finding, seen: Mapping[str, SourceSeen], now: datetime) -> dict[str, Text]:
         """To those who are texted about the equipment; about a source, to those of each of its sensors, once."""
         of = [finding.equipment]
         if finding.equipment.sensor_id.startswith("#source#"):
-            seen = self.bucket.seen(finding.equipment.name)
-            all_equipment = self._all_equipment(now)
-            of = [
-                all_equipment[sensor_id] for sensor_id in (seen.sensors if seen else ()) if sensor_id in all_equipment
-            ]
+            all_equipment, sensors = self._all_equipment(now), seen[finding.equipment.name].sensors
+            of = [all_equipment[sensor_id] for sensor_id in sensors if sensor_id in all_equipment]
         places = {(one.customer, one.site) for one in of} or {("", "")}
         told = {
             contact
