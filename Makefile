@@ -22,7 +22,7 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stream faults check benchmark sbom format clean
+.PHONY: help setup demo test stream faults soak check benchmark sbom format clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -56,6 +56,9 @@ stream: setup ## run the stream from hell, and print its figures
 
 faults: setup ## break every call of every function in every way, and count
 	$(PYTEST) tests/faults
+
+soak: setup ## four rough days in a quarter of an hour, then the audit
+	.venv/bin/pytest tests/soak -m soak -s
 
 check: setup ## format, lint, types, import contracts and every test: what CI runs
 	.venv/bin/ruff format --check .

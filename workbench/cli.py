@@ -4,6 +4,7 @@ import signal
 
 import click
 
+from workbench.audit import audit
 from workbench.backtest_commands import backtest
 from workbench.cloud.commands import cloud
 from workbench.cutoffs_commands import cutoffs
@@ -38,6 +39,7 @@ for command in (
     cutoffs,
     tickets,
     parked,
+    audit,
     cloud,
     backtest,
     tune,

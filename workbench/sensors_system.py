@@ -63,6 +63,10 @@ class SensorsSystem(DeployedPipeline):
         return SensorsStore(self._dynamodb, self._outputs["SensorsTable"])
 
     @cached_property
+    def readings(self) -> ReadingsStore:
+        return ReadingsStore(self._dynamodb, self._outputs["ReadingsTable"])
+
+    @cached_property
     def cutoffs(self) -> CutoffsStore:
         return CutoffsStore(self._dynamodb, self._outputs["CutoffsTable"])
 
@@ -107,9 +111,8 @@ class SensorsSystem(DeployedPipeline):
     def parked_queues(self, stage: SensorsStage) -> list[Queue]:
         """What the pipeline's functions could not process."""
         rules = stage.sensors
-        readings = ReadingsStore(self._dynamodb, self._outputs["ReadingsTable"])
         intake = Intake(
-            readings=readings,
+            readings=self.readings,
             sensors=self.sensors,
             pending=PendingExportsStore(self._dynamodb, self._outputs["PendingExportsTable"]),
             clock=clock_from(stage.clock),
@@ -118,7 +121,7 @@ class SensorsSystem(DeployedPipeline):
             buckets=rules.export_buckets,
         )
         sources = {name: SourceSetting(name, source.url, source.mapping) for name, source in rules.sources.items()}
-        judge = partial(judge_again, readings=readings, detect=self.detect)
+        judge = partial(judge_again, readings=self.readings, detect=self.detect)
         return [
             RecordsQueue(self._client("sqs"), self._outputs["ParkedQueue"], judge),
             BatchesQueue(self.bucket, judge),
@@ -185,6 +188,11 @@ class SensorsSystem(DeployedPipeline):
         execution = run_workflow(self._client("stepfunctions"), arn, name, {}, while_waiting)
         job = execution.output.get("training_job", {})
         return Training(execution.status, job.get("TrainingJobName", ""), execution.seconds, execution.cause)
+
+    def export(self, name: str) -> str:
+        """Run the export workflow under an execution name that was not used before, to its end; how it ended."""
+        arn = self._outputs["ExportWorkflow"]
+        return run_workflow(self._client("stepfunctions"), arn, name, {}, lambda _: None).status
 
     def judged_readings(self) -> int:
         """How many readings detect_anomalies was handed, by the metrics in its log; repeats count again."""

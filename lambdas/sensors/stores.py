@@ -1165,6 +1165,7 @@ def incident_from_item(item: Mapping[str, Any]) -> Incident:
                 state=TextState(text["state"]),
                 claimed_until=int(text.get("claimed_until", 0)),
                 message_id=text.get("message_id", ""),
+                sent_at=parse_time(text["sent_at"]) if "sent_at" in text else None,
             )
             for key, text in values["texts"].items()
         },

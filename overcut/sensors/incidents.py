@@ -323,6 +323,7 @@ class Text:
     state: TextState
     claimed_until: int = 0
     message_id: str = ""
+    sent_at: datetime | None = None
 
     @property
     def text_key(self) -> str:

@@ -11,6 +11,7 @@ from ministack import app
 from workbench.cloud import (
     emr_serverless,
     function_metrics,
+    mishaps,
     ops_center,
     policies,
     sagemaker,
@@ -28,5 +29,6 @@ def serve(state: Path) -> None:
     ops_center.register()
     state_inputs.register()
     function_metrics.register()
+    mishaps.register(state)
     sys.argv = ["ministack"]  # its own command line is not ours
     app.main()

@@ -1,0 +1,378 @@
+"""Fifty sensors, four simulated days, a rough cloud and rough devices; then the audit. `make soak` runs it.
+
+The clock runs hundreds of times as fast as it should, so that the seconds the machine takes from the device to the
+text would count as hours. A delay is therefore put together: from the onset to the moment when the device sends the
+reading that completes the run, by the clock; from then to the text, by the machine's own time, which is what it would
+be at any speed; and three minutes (`group_minutes`) more for a text that may have waited for another of its place.
+"""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lambdas.runtime.clock import ClockFace
+from lambdas.sensors.stores import Sensor
+from overcut.sensors.auditing import detected, first_alert, percentile
+from overcut.sensors.incidents import TextKind
+from overcut.sensors.readings import Reading, format_time
+from stacks.stage import phone_parameter
+from tests.soak.rough import Driven, Outage, RoughTape, rough_events
+from workbench.audit import audit_sensors, show
+from workbench.cloud.processes import EmbeddedCloud
+from workbench.demonstration.house import House
+from workbench.demonstration.sensors import received_texts
+from workbench.device import Device
+from workbench.readings_files import Label
+from workbench.sensors_system import SensorsSystem
+from workbench.simulate import Faults, simulate_fleet
+
+pytestmark = pytest.mark.soak
+
+SEED = 5
+SENSORS, SITES, DAYS = 50, 10, 4
+SOURCES = ("north", "south")
+STARTED_AT = datetime(2026, 3, 2, tzinfo=UTC)
+LIVE_FROM = STARTED_AT + timedelta(days=1)
+ENDS_AT = STARTED_AT + timedelta(days=DAYS)
+MISHAPS = {"refused": 0.01, "unanswered": 0.003}
+# clock seconds a second of the machine, by how many events wait to be stored
+SPEEDS = ((1_000, 600.0), (3_000, 200.0), (6_000, 60.0))
+SLOWEST = 10.0
+# between two functions that are killed, of the machine's time
+KILL_SECONDS = 10.0
+# a killed poll is followed by the next only at the next minute
+POLL_KILLED = 0.1
+STALE_MINUTES = 6 * 60
+# a claim whose sender was killed runs out after 90 s, and the next sweep takes it
+SETTLE_SECONDS = 260.0
+PROMISED = timedelta(minutes=10)
+CONSOLE = Console(width=120)
+
+
+@dataclass
+class Soak:
+    """What is running, and what was done to it."""
+
+    house: House
+    system: SensorsSystem
+    devices: Mapping[str, Device]
+    tapes: Mapping[str, RoughTape]
+    driven: Driven
+    rng: random.Random
+    emulator: int
+    done: Counter[str] = field(default_factory=Counter)
+
+    def set_clock(self, shown: datetime, speed: float) -> None:
+        face = ClockFace(shown.timestamp(), time.time(), speed, self.house.clock.face().ttl_offset)
+        self.house.clock.set(face)
+        self.driven.faces.append(face)
+
+    def waiting(self) -> int:
+        """How many events were released and are not stored."""
+        now, behind = self.house.clock.now(), 0
+        for source_id, tape in self.tapes.items():
+            generation, _, position = self.system.sources.get(source_id).cursor.partition("-")
+            # a source that was started anew repeats what it still has
+            behind += tape.released(now) - int(position or -1) - 1 if generation == str(tape.generation) else 3_000
+        return behind
+
+    def kill_a_function(self) -> None:
+        """End the process of a function, whatever it is doing."""
+        workers = _workers(self.emulator)
+        polls = [worker for worker in workers if "PollReadings" in worker[1]]
+        others = [worker for worker in workers if worker not in polls]
+        chosen = polls if self.rng.random() < POLL_KILLED else others
+        if not chosen:
+            return
+        pid, name = self.rng.choice(chosen)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            self.done[f"killed {name}"] += 1
+
+    def restart_source(self) -> None:
+        """End a source's server, and start it again with ids that nobody knows."""
+        source_id = self.rng.choice(SOURCES)
+        old = self.devices[source_id]
+        port = int(old.url.split(":")[2].split("/")[0])
+        old.stop()
+        self.tapes[source_id].generation += 1
+        new = _device(self.tapes[source_id], self.house, port)
+        self.devices = {**self.devices, source_id: new}
+        self.done["source restarted"] += 1
+
+    def jump(self, minutes: int) -> None:
+        """Put the clock forward or back."""
+        self.set_clock(self.house.clock.now() + timedelta(minutes=minutes), SLOWEST)
+        self.done["clock jumped"] += 1
+
+
+def _device(tape: RoughTape, house: House, port: int = 0) -> Device:
+    device = Device([], house.clock, port)
+    device.tape = tape
+    device.start()
+    return device
+
+
+def _workers(emulator: int) -> list[tuple[int, str]]:
+    """The processes of functions, and the functions' names."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            environ = (entry / "environ").read_bytes()
+            names = [part for part in environ.split(b"\0") if part.startswith(b"AWS_LAMBDA_FUNCTION_NAME=")]
+            if parent == emulator and names:
+                found.append((int(entry.name), names[0].decode().partition("=")[2]))
+    return found
+
+
+def _emulator(launcher: int) -> int:
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return int(children[0])
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What there is, what it measures, and what is wrong with it."""
+
+    sensors: Sequence[Sensor]
+    readings: Sequence[Reading]
+    labels: Sequence[Label]
+    tapes: Mapping[str, RoughTape]
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    readings, labels = simulate_fleet(
+        sensors=SENSORS,
+        days=DAYS,
+        seed=SEED,
+        started_at=STARTED_AT,
+        faults=Faults(per_sensor=4, kinds=("step", "compoff")),
+        fault_free_days=1.0,
+    )
+    names = sorted({reading.sensor_id for reading in readings})
+    sensors = [
+        Sensor(
+            name,
+            SOURCES[number % 2],
+            {"temperature": "C"},
+            f"Cold room {number + 1}",
+            customer="Acme Foods",
+            site=f"Plant {number % SITES}",
+            kind="cold room",
+        )
+        for number, name in enumerate(names)
+    ]
+    rng = random.Random(SEED)
+    outages = [
+        Outage(frozenset(names[first : first + 5]), begins, begins + timedelta(hours=hours))
+        for first, hours, begins in (
+            (0, 2.0, LIVE_FROM + timedelta(hours=9)),
+            (20, 1.0, LIVE_FROM + timedelta(hours=33)),
+            (35, 3.0, LIVE_FROM + timedelta(hours=52)),
+        )
+    ]
+    source_of = {sensor.sensor_id: sensor.source_id for sensor in sensors}
+    tapes = {
+        source: RoughTape(rough_events([r for r in readings if source_of[r.sensor_id] == source], outages, rng))
+        for source in SOURCES
+    }
+    return Fleet(sensors, readings, labels, tapes)
+
+
+@pytest.fixture(scope="module")
+def soak(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soak]:
+    state = tmp_path_factory.mktemp("soak")
+    cloud = EmbeddedCloud(state / "cloud")
+    cloud.state.mkdir()
+    (cloud.state / "mishaps.json").write_text(json.dumps(MISHAPS))
+    running = cloud.up(owner_pid=os.getpid())
+    house = House(state, CONSOLE, running.url)
+    driven = Driven()
+    face = ClockFace(LIVE_FROM.timestamp(), time.time(), 0.0, time.time() - LIVE_FROM.timestamp())
+    house.clock.set(face)
+    driven.faces.append(face)
+    devices = {source: _device(tape, house) for source, tape in fleet.tapes.items()}
+    contacts = {f"plant-{number}": {"sites": [f"Plant {number}"]} for number in range(SITES)}
+    stack = SensorsSystem.stack("local")
+    house.deploy(
+        {
+            "sensors": {
+                "sources": {
+                    source: {"url": device.url, "measures": {"temperature": "C"}} for source, device in devices.items()
+                },
+                "contacts": contacts | {"maintenance": {}},
+                "silent_after_minutes": 7 * 24 * 60,
+                "stale_after_minutes": STALE_MINUTES,
+                "texts_per_hour": 1_000,
+            }
+        },
+        {f"{stack}:{phone_parameter(c)}": f"+1202555{100 + n:04d}" for n, c in enumerate([*contacts, "maintenance"])},
+    )
+    system = SensorsSystem(house.outputs[stack], house.session, house.url)
+    system.sensors.put(fleet.sensors, house.stage.with_sensors().sensors.export_buckets)
+    running_soak = Soak(house, system, devices, fleet.tapes, driven, random.Random(SEED), _emulator(running.pid))
+    yield running_soak
+    for device in running_soak.devices.values():
+        device.stop()
+    cloud.down()
+
+
+def _train(soak: Soak, name: str) -> None:
+    training = soak.system.train(name, lambda _: None)
+    soak.done[f"training {training.status}"] += 1
+
+
+def _wait_until_stored(soak: Soak, patience: float) -> None:
+    ends = time.monotonic() + patience
+    while soak.waiting() and time.monotonic() < ends:
+        time.sleep(0.5)
+    assert soak.waiting() == 0, "not all of what was sent was stored in time"
+
+
+def _drive(soak: Soak) -> None:
+    """Let the live days pass, as fast as what was sent is stored."""
+    hours = timedelta(hours=1)
+    happenings = sorted(
+        [
+            *((LIVE_FROM + 24 * hours * day, "train") for day in (1, 2)),
+            *((LIVE_FROM + hours * hour, "restart") for hour in (5, 19, 31, 45, 58)),
+            (LIVE_FROM + 13 * hours, "jump ahead"),
+            (LIVE_FROM + 40 * hours, "jump back"),
+            (LIVE_FROM + 61 * hours, "jump ahead"),
+        ]
+    )
+    trainings: list[threading.Thread] = []
+    kill_at = time.monotonic() + KILL_SECONDS
+    told_at = 0.0
+    while soak.house.clock.now() < ENDS_AT + timedelta(hours=2):
+        waiting = soak.waiting()
+        speed = next((speed for most, speed in SPEEDS if waiting < most), SLOWEST)
+        soak.set_clock(soak.house.clock.now(), speed)
+        while happenings and happenings[0][0] <= soak.house.clock.now():
+            _, what = happenings.pop(0)
+            if what == "train":
+                trainings.append(threading.Thread(target=_train, args=(soak, f"soak-{len(trainings)}")))
+                trainings[-1].start()
+            elif what == "restart":
+                soak.restart_source()
+            else:
+                soak.jump(90 if what == "jump ahead" else -20)
+        if time.monotonic() >= kill_at:
+            soak.kill_a_function()
+            kill_at = time.monotonic() + soak.rng.uniform(0.5, 1.5) * KILL_SECONDS
+        if time.monotonic() - told_at > 20:
+            told_at = time.monotonic()
+            CONSOLE.print(f"{soak.house.clock.now():%A %H:%M}, {speed:g} times as fast, {waiting} events wait")
+        time.sleep(0.25)
+    for training in trainings:
+        training.join()
+
+
+def _released(soak: Soak) -> dict[tuple[str, str], datetime]:
+    """When the device first sent a sensor's reading of a minute, by the clock."""
+    released: dict[tuple[str, str], datetime] = {}
+    for tape in soak.tapes.values():
+        for event in tape.events:
+            if not event.is_broken:
+                data = json.loads(event.data)
+                released.setdefault((data["sensor_id"], data["measured_at"]), event.released_at)
+    return released
+
+
+def _delays(soak: Soak, labels: Sequence[Label]) -> dict[str, list[float]]:
+    """From the onset of each fault that was found to its first text, in minutes, by the kind of fault."""
+    texts = {text["message_id"]: datetime.fromisoformat(text["at"]) for text in received_texts(soak.house.url)}
+    released, waits = _released(soak), timedelta(minutes=soak.house.stage.with_sensors().sensors.group_minutes)
+    by_sensor, told = defaultdict(list), defaultdict(list)
+    for known in soak.system.incidents.known():
+        by_sensor[known.incident.equipment.sensor_id].append(known.incident)
+        if alerted_at := first_alert(known.incident):
+            told[known.incident.equipment.place].append((alerted_at, known.incident.reference))
+    delays = defaultdict(list)
+    for label in labels:
+        incident = detected(by_sensor[label.sensor_id], label.started_at, label.ended_at)
+        alerts = [t for t in incident.texts.values() if t.kind is TextKind.ALERT and t.sent_at] if incident else []
+        if not incident or not alerts:
+            continue
+        first = min(alerts, key=lambda text: texts[text.message_id])
+        sent_at = released[label.sensor_id, format_time(incident.opened_at)]
+        hops = texts[first.message_id] - datetime.fromtimestamp(soak.driven.wall_at(sent_at), UTC)
+        alerted_at = first_alert(incident) or incident.opened_at
+        may_have_waited = any(
+            incident.opened_at - waits <= at <= alerted_at and reference != incident.reference
+            for at, reference in told[incident.equipment.place]
+        )
+        whole = incident.opened_at - label.started_at + hops + (waits if may_have_waited else timedelta())
+        delays[label.kind].append(whole / timedelta(minutes=1))
+        delays["hops"].append(hops / timedelta(minutes=1))
+    return delays
+
+
+def _mishaps(soak: Soak) -> Counter[str]:
+    lines = (soak.house.state / "cloud" / "mishaps.jsonl").read_text().splitlines()
+    mishaps = (json.loads(line) for line in lines)
+    return Counter(
+        f"{one['service']} {one['operation']} {'refused' if one['is_refused'] else 'unanswered'}" for one in mishaps
+    )
+
+
+def test_nothing_is_lost_in_four_rough_days(soak: Soak, fleet: Fleet) -> None:
+    began = time.monotonic()
+    soak.system.start_polls()
+    _wait_until_stored(soak, patience=300)
+    _train(soak, "soak-first")
+    soak.set_clock(LIVE_FROM, SPEEDS[0][1])
+    _drive(soak)
+    _wait_until_stored(soak, patience=180)
+    time.sleep(SETTLE_SECONDS)
+    soak.set_clock(soak.house.clock.now() + timedelta(hours=3), SLOWEST)
+    assert soak.system.export("soak-last") == "SUCCEEDED"
+    stage = soak.house.stage.with_sensors()
+    found = audit_sensors(
+        soak.system,
+        stage,
+        STARTED_AT,
+        ENDS_AT,
+        now=soak.house.clock.now(),
+        sent=fleet.readings,
+        labels=fleet.labels,
+        delivered=Counter(text["message_id"] for text in received_texts(soak.house.url)),
+    )
+    # by the fast clock they say nothing
+    found.delays.clear()
+    show(found, CONSOLE, STARTED_AT, ENDS_AT)
+    broken = {event.data for tape in soak.tapes.values() for event in tape.events if event.is_broken}
+    quarantined = {event["raw"] for event in soak.system.quarantined_events()}
+    mishaps, delays = _mishaps(soak), _delays(soak, fleet.labels)
+    for name, number in sorted({**soak.done, **mishaps}.items()):
+        CONSOLE.print(f"{number:6,} {name}")
+    CONSOLE.print(f"bad inputs: {len(broken)}, in quarantine: {len(quarantined & broken)}")
+    for kind, minutes in delays.items():
+        CONSOLE.print(
+            f"from onset to text, {kind}: {len(minutes)}, median {percentile(minutes, 0.5):.2f} minutes,"
+            f" 99th percentile {percentile(minutes, 0.99):.2f}, longest {max(minutes):.2f}"
+        )
+    CONSOLE.print(f"{time.monotonic() - began:.0f} s")
+    assert found.is_clean
+    assert found.counts["readings sent"] == found.counts["readings stored"] == len(fleet.readings)
+    assert quarantined == broken
+    parked = {queue.name: len(queue.items()) for queue in soak.system.parked_queues(stage) if queue.name != "events"}
+    assert parked == {"records": 0, "batches": 0}
+    # a text is doubled only where SNS took it and nobody heard, or who sent it was killed
+    killed = sum(number for name, number in soak.done.items() if "Detect" in name or "Watch" in name)
+    assert found.counts["messages doubled"] <= mishaps["sns Publish unanswered"] + killed
+    assert percentile(delays["step"], 0.99) <= PROMISED / timedelta(minutes=1)
