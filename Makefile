@@ -22,7 +22,7 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stream faults soak check benchmark sbom format clean
+.PHONY: help setup demo test stream faults soak docs check benchmark sbom format clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -75,6 +75,9 @@ benchmark: setup .venv/.bench ## measure it beside simpler ways
 	.venv/bin/python -m benchmarks.detection $(if $(NAB),--nab $(NAB))
 	.venv/bin/python -m benchmarks.etl_jobs_quality
 	.venv/bin/python -m benchmarks.etl_jobs_lake
+
+docs: setup ## make the site of docs/ in dist/docs
+	.venv/bin/sphinx-build -q -W --keep-going docs dist/docs
 
 sbom: ## write dist/sbom.cdx.json, the bill of materials of the lock files
 	$(PYTHON) -m workbench.sbom dist/sbom.cdx.json
