@@ -1,8 +1,13 @@
-"""What the roles of a demonstration asked for, beside what its template grants them."""
+"""What the roles of a demonstration needed, beside what its template grants them.
+
+A grant is one action with one resource. It is needed when something that was allowed would have been refused without
+it: the embedded cloud evaluates each request again without each grant, see `workbench.cloud.policies`.
+"""
 
 import json
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,38 +18,24 @@ from tests.infrastructure.templates import as_list, identity_statements
 # a role, an action and the resource of a statement, by logical name
 Grant = tuple[str, str, str]
 
-FUNCTIONAL = "tests/functional/test_"
-# what the demonstrations do not come to, and the test whose function asks for it
-SHOWN_BY: dict[Grant, str] = {
+# what the demonstrations do not come to, and `test_roles.py` does
+RARE: set[Grant] = {
+    ("DetectionDetectAnomaliesRole", "sqs:SendMessage", "DetectionParked"),
+    ("DetectionWatchSensorsRole", "dynamodb:BatchGetItem", "StorageIncidents"),
+    ("DetectionWatchSensorsRole", "dynamodb:GetItem", "StorageIncidents"),
+    ("DetectionWatchSensorsRole", "dynamodb:GetItem", "StorageSources"),
+    ("DetectionWatchSensorsRole", "dynamodb:PutItem", "StorageIncidents"),
+    ("DetectionWatchSensorsRole", "dynamodb:Scan", "StorageSensors"),
+    ("DetectionWatchSensorsRole", "dynamodb:UpdateItem", "StorageIncidents"),
+    ("DetectionWatchSensorsRole", "sns:Publish", "AlertingAlerts"),
+    ("IngestionPollReadingsRole", "dynamodb:UpdateItem", "StorageSensors"),
+    ("IngestionPollReadingsRole", "s3:PutObject", "StorageData/quarantine/*"),
+}
+# what neither comes to, and the test on moto, which evaluates no policy, that calls it
+CALLED_BY: dict[Grant, str] = {
     ("DetectionDetectAnomaliesRole", "dynamodb:Query", "StorageIncidents"): (
-        f"{FUNCTIONAL}detect_anomalies.py::test_a_run_of_before_the_newest_incident_is_kept_as_missed_and_not_texted"
-    ),
-    ("DetectionDetectAnomaliesRole", "sqs:SendMessage", "DetectionParked"): (
-        f"{FUNCTIONAL}detect_anomalies.py::test_a_record_that_holds_no_reading_is_parked_and_the_others_go_on"
-    ),
-    ("DetectionWatchSensorsRole", "dynamodb:BatchGetItem", "StorageIncidents"): (
-        f"{FUNCTIONAL}watch_sensors.py::test_an_owed_text_is_sent_once"
-    ),
-    ("DetectionWatchSensorsRole", "dynamodb:UpdateItem", "StorageIncidents"): (
-        f"{FUNCTIONAL}watch_sensors.py::test_an_owed_text_is_sent_once"
-    ),
-    ("DetectionWatchSensorsRole", "sns:Publish", "AlertingAlerts"): (
-        f"{FUNCTIONAL}watch_sensors.py::test_an_owed_text_is_sent_once"
-    ),
-    **{
-        ("DetectionWatchSensorsRole", f"dynamodb:{action}", f"Storage{table}"): f"{FUNCTIONAL}watch_sensors.py::{test}"
-        for action, table, test in (
-            ("GetItem", "Incidents", "test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again"),
-            ("PutItem", "Incidents", "test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again"),
-            ("Scan", "Sensors", "test_a_silent_sensor_is_told_once_and_so_is_that_it_is_heard_again"),
-            ("GetItem", "Sources", "test_a_dead_source_is_one_incident_and_one_text_to_each_contact_of_its_sensors"),
-        )
-    },
-    ("IngestionPollReadingsRole", "dynamodb:UpdateItem", "StorageSensors"): (
-        f"{FUNCTIONAL}poll_readings.py::test_a_sensor_registers_itself_once"
-    ),
-    ("IngestionPollReadingsRole", "s3:PutObject", "StorageData/quarantine/*"): (
-        f"{FUNCTIONAL}poll_readings.py::test_each_bad_event_is_kept_with_its_reason_and_the_stream_goes_on"
+        "tests/functional/test_detect_anomalies.py"
+        "::test_a_run_of_before_the_newest_incident_is_kept_as_missed_and_not_texted"
     ),
     ("TrainingJobRole", "dynamodb:UpdateItem", "StorageSensors"): (
         "tests/training/test_train_sensors.py::test_a_sensor_with_too_few_readings_says_until_when_it_learns"
@@ -58,11 +49,9 @@ SHOWN_BY: dict[Grant, str] = {
     ("TrainingJobRole", "s3:GetObject", "StorageData/models/etl_jobs/*"): (
         "tests/training/test_train_etl_jobs.py::test_a_worse_model_is_held_and_the_one_before_it_goes_on"
     ),
-    (
-        "PredictionOpenTicketsRole",
-        "ssm:DescribeOpsItems",
-        "*",
-    ): f"{FUNCTIONAL}ticket_sinks.py::test_opening_again_finds_one_that_was_resolved_meanwhile",
+    ("PredictionOpenTicketsRole", "ssm:DescribeOpsItems", "*"): (
+        "tests/functional/test_ticket_sinks.py::test_opening_again_finds_one_that_was_resolved_meanwhile"
+    ),
 }
 _AWS = "https://docs.aws.amazon.com"
 # what the embedded cloud does not ask of a role: role, action, and who does on AWS, or what here does without a cloud
@@ -107,42 +96,55 @@ def refused(state: Path) -> list[Any]:
     return [decided for decided in _decisions(state) if not decided[3]]
 
 
-def never_asked_for(state: Path, stack: str) -> set[Grant]:
-    """The grants of a stack's template that nothing in the demonstration needed."""
+def spared(state: Path, stack: str) -> list[Any]:
+    """What a stack's roles were allowed, and would have been without any one grant: two grants are for the same."""
+    roles = [_begins(stack, role) for role in _granted(state, stack)]
+    return [
+        [principal, action, resource]
+        for principal, action, resource, may, numbers in _decisions(state)
+        if may and not numbers and any(role in principal for role in roles)
+    ]
+
+
+def needed(state: Path, stack: str) -> set[Grant]:
+    """The grants of a stack's template that something in a state folder's cloud needed."""
+    granted = _granted(state, stack)
+    found: set[Grant] = set()
+    for principal, action, _, _, numbers in _decisions(state):
+        for role, grants in granted.items():
+            if _begins(stack, role) in principal:
+                found.update(grants[number] for number in numbers)
+                assert all(grants[number][1] == action for number in numbers), (principal, action)
+    assert found
+    return found
+
+
+def _begins(stack: str, role: str) -> str:
+    """How a deployed role's name begins: CloudFormation keeps 51 characters of stack and logical id."""
+    return f"/{f'{stack}-{role}'[:51]}"
+
+
+def never_needed(state: Path, stack: str) -> set[Grant]:
+    """The grants of a stack's template that nothing needed."""
+    return {grant for grants in _granted(state, stack).values() for grant in grants} - needed(state, stack)
+
+
+def _granted(state: Path, stack: str) -> dict[str, list[Grant]]:
+    """The grants of each role by its logical id, in the order of its policy."""
     template = json.loads((state / "cloud" / "cdk.out" / f"{stack}.template.json").read_text())
-    asked = list(_decisions(state))
-    assert asked
-    unused = set()
+    granted: dict[str, list[Grant]] = defaultdict(list)
     for role, statement in identity_statements(template):
-        for resource in as_list(statement["Resource"]):
-            about = re.compile(_pattern(resource), re.IGNORECASE)
-            for action in as_list(statement["Action"]):
-                if not any(
-                    # CloudFormation keeps 51 characters of stack and logical id before what it adds
-                    f"/{f'{stack}-{role}'[:51]}" in principal and action == asked_action and about.fullmatch(arn)
-                    for principal, asked_action, arn, _ in asked
-                ):
-                    unused.add((logical_name(role), action, _named(resource)))
-    return unused
+        granted[role] += [
+            (logical_name(role), action, _named(resource))
+            for resource in as_list(statement["Resource"])
+            for action in as_list(statement["Action"])
+        ]
+    return granted
 
 
 def _decisions(state: Path) -> Iterator[Any]:
-    """Principal, action, resource, and whether it may."""
+    """Principal, action, resource, whether it may, and the numbers of the grants that were needed for it."""
     yield from map(json.loads, (state / "cloud" / "decisions.jsonl").read_text().splitlines())
-
-
-def _pattern(resource: Any) -> str:
-    """What matches the ARNs of a statement's resource: a physical name holds the logical id."""
-    match resource:
-        case str():
-            return re.escape(resource).replace(r"\*", ".*").replace(r"\?", ".")
-        case {"Ref": name} | {"Fn::GetAtt": [name, _]}:
-            return ".*" if name.startswith("AWS::") else f".*{name}.*"
-        case {"Fn::Join": [_, parts]}:
-            return "".join(map(_pattern, parts))
-        case {"Fn::Sub": _}:
-            return ".*"
-    raise AssertionError(resource)
 
 
 def _named(resource: Any) -> str:
@@ -157,22 +159,27 @@ def _named(resource: Any) -> str:
 
 
 def unexplained(state: Path, stack: str) -> set[Grant]:
-    """Those of `never_asked_for` that no page of AWS and no test asks for; the others are printed, with who does."""
+    """Those of `never_needed` that no page of AWS and no test asks for; the others are printed, with who does."""
     found, left = {}, set()
-    for grant in never_asked_for(state, stack):
+    for grant in never_needed(state, stack):
         role, action, _ = grant
         pages = [page for of_role, of_action, page in ASKED_FOR_BY if of_role.search(role) and of_action.search(action)]
-        if grant in SHOWN_BY:
-            file, _, test = SHOWN_BY[grant].partition("::")
-            assert f"def {test}(" in (ROOT / file).read_text(), SHOWN_BY[grant]
-            pages.insert(0, SHOWN_BY[grant])
+        if grant in RARE:
+            pages.insert(0, "tests/emulator/test_roles.py")
+        if grant in CALLED_BY:
+            file, _, test = CALLED_BY[grant].partition("::")
+            assert f"def {test}(" in (ROOT / file).read_text(), CALLED_BY[grant]
+            pages.insert(0, CALLED_BY[grant])
         if pages:
             found[grant] = pages[0]
         else:
             left.add(grant)
-    told: dict[tuple[str, str], list[str]] = {}
+    told: dict[str, tuple[set[str], set[str]]] = {}
     for (role, action, _), who in sorted(found.items()):
-        told.setdefault((role, who), []).append(action)
-    sys.stdout.write(f"\nGranted, and not asked for by the demonstration of {stack}:\n")
-    sys.stdout.writelines(f"{role}: {', '.join(dict.fromkeys(of))}: {who}\n" for (role, who), of in told.items())
+        roles, actions = told.setdefault(who, (set(), set()))
+        roles.add(role)
+        actions.add(action)
+    sys.stdout.write(f"\n{stack}: {len(needed(state, stack))} grants are needed by the demonstration; the others by\n")
+    for who, (roles, actions) in told.items():
+        sys.stdout.write(f"{who}: {', '.join(sorted(actions))} ({', '.join(sorted(roles))})\n")
     return left

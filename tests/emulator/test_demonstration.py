@@ -15,7 +15,7 @@ import pytest
 
 from overcut.sensors.readings import format_time
 from tests.conftest import recorded_data
-from tests.emulator.decisions import refused, unexplained
+from tests.emulator.decisions import refused, spared, unexplained
 from workbench.cloud.processes import EmbeddedCloud
 from workbench.readings_files import read_readings, write_readings
 from workbench.simulate import simulate_unit
@@ -99,9 +99,10 @@ def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
     assert EmbeddedCloud(simulated.state / "cloud").status() is None
 
 
-def test_its_roles_suffice_and_grant_nothing_for_nothing(simulated: Demo) -> None:
+def test_its_roles_suffice_and_each_grant_is_needed(simulated: Demo) -> None:
     simulated.summary()
     assert refused(simulated.state) == []
+    assert spared(simulated.state, "Overcut-local-sensors") == []
     assert unexplained(simulated.state, "Overcut-local-sensors") == set()
 
 

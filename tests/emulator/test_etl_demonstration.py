@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.decisions import refused, unexplained
+from tests.emulator.decisions import refused, spared, unexplained
 from workbench.cloud.processes import EmbeddedCloud
 
 pytestmark = pytest.mark.emulator
@@ -82,6 +82,7 @@ def test_a_person_sees_the_lake_the_job_the_predictions_and_the_ticket(told: tup
 
 
 @pytest.mark.usefixtures("told")
-def test_its_roles_suffice_and_grant_nothing_for_nothing(state: Path) -> None:
+def test_its_roles_suffice_and_each_grant_is_needed(state: Path) -> None:
     assert refused(state) == []
+    assert spared(state, "Overcut-local-etl-jobs") == []
     assert unexplained(state, "Overcut-local-etl-jobs") == set()
