@@ -14,6 +14,7 @@ from botocore.exceptions import (
 )
 
 from overcut import OvercutError
+from overcut.plain_text import visible
 
 
 class AwsCommands(click.Group):
@@ -44,4 +45,4 @@ def _told_in_one_sentence() -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise click.ClickException(f"no AWS credentials: {error}; log in, or name a profile in AWS_PROFILE") from error
     except (OvercutError, BotoCoreError, ClientError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(visible(str(error))) from error

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overcut import RefusedError
+from overcut.plain_text import visible
 from stacks.stage import Stage, read_stage
 from workbench.aws_commands import AwsCommands
 from workbench.etl_jobs_system import EtlJobsSystem
@@ -69,7 +70,7 @@ def list_parked(stage: Stage, queue: str | None, as_json: bool) -> None:
     for item in listed[:MOST_LISTED]:
         reason = item.reason if len(item.reason) <= 120 else f"{item.reason[:119]}…"
         minute = item.parked_at[:16].replace("T", " ") or "-"
-        table.add_row(item.reference, item.queue, minute, shown(item.what), shown(reason))
+        table.add_row(item.reference, item.queue, shown(minute), shown(item.what), shown(reason))
     Console().print(table)
     if len(listed) > MOST_LISTED:
         click.echo(f"{len(listed) - MOST_LISTED} more are not shown; --json prints all.")
@@ -100,9 +101,9 @@ def redrive(stage: Stage, references: Sequence[str], everything: bool, queue: st
         try:
             outcome = of.redrive(item)
         except NotRedrivenError as error:
-            click.echo(f"{item.reference} stays parked: {error}", err=True)
+            click.echo(f"{item.reference} stays parked: {visible(str(error))}", err=True)
             return False
-        click.echo(f"{item.reference} {outcome}")
+        click.echo(f"{item.reference} {visible(outcome)}")
         return True
 
     redriven, stay = _each(stage, references, everything, queue, again)
@@ -122,7 +123,8 @@ def discard(stage: Stage, references: Sequence[str], everything: bool, queue: st
 
     def drop(of: Queue, item: Parked) -> bool:
         if not yes:
-            click.confirm(f"Discard {item.reference}, {item.queue}: {item.what} ({item.reason})?", abort=True)
+            told = visible(f"{item.what} ({item.reason})")
+            click.confirm(f"Discard {item.reference}, {item.queue}: {told}?", abort=True)
         of.discard(item)
         return True
 

@@ -265,6 +265,43 @@ def test_one_is_discarded_when_somebody_says_so(queue: str, plant: Plant, ticket
         assert after == before
 
 
+# it would rename the terminal's window, clear it, and turn what follows around
+HOSTILE = "x\x1b]0;y\x07\x1b[2J\u202eg\u200b[bold]\x9b"
+
+
+def park_hostile(queue: str, plant: Plant, tickets: TicketsStore) -> None:
+    """Park something whose every text is a device's, or an orchestrator's, own."""
+    record = {"dynamodb": {"Keys": {"sensor_id": {"S": HOSTILE}, "measured_at": {"S": HOSTILE}}}}
+    if queue == "records":
+        body = json.dumps({"reason": HOSTILE, "record": record})
+        plant.cloud.sqs.send_message(QueueUrl=plant.cloud.parked, MessageBody=body)
+    elif queue == "batches":
+        of = {"requestContext": {"condition": HOSTILE}, "timestamp": HOSTILE, "payload": {"Records": [record]}}
+        plant.cloud.data.put("aws/lambda/hostile", json.dumps(of).encode())
+    elif queue == "events":
+        event = QuarantinedEvent(f'{{"sensor_id": {json.dumps(HOSTILE)}}}', HOSTILE, HOSTILE)
+        plant.cloud.data.quarantine("device", [event], RECENTLY)
+    else:
+        (change,) = changes_of(verdict(0, job_name=HOSTILE, run_id=HOSTILE))
+        tickets.apply(change)
+        tickets.park(change.entry, HOSTILE, "")
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_nothing_that_is_parked_reaches_the_terminal_as_it_is(queue: str, plant: Plant, tickets: TicketsStore) -> None:
+    park_hostile(queue, plant, tickets)
+    told = [
+        run("list").output,
+        run("discard", "--all", answer="n\n").output,
+        run("list", "--json").output,
+        run("show", reference(queue)).output,
+        run("redrive", "--all").output,
+    ]
+    assert [c for c in "".join(told) if not c.isprintable() and c != "\n"] == []
+    for output in told[:2]:
+        assert r"x\x1b]0;y\x07\x1b[2J\u202eg\u200b[bold]\x9b" in output
+
+
 def test_what_is_meant_has_to_be_said(plant: Plant, tickets: TicketsStore) -> None:
     for queue in QUEUES[1:]:
         park_one(queue, plant, tickets)
