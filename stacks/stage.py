@@ -252,12 +252,14 @@ class Stage(_Settings):
 
     Attributes:
         own_key: what is kept is encrypted with a key of the account's own, one a stack, instead of AWS's.
+        private_network: training and Spark run in a network of the stack's own, without a way to the internet.
     """
 
     name: Name
     region: Annotated[str, Field(pattern=_REGION)]
     keep_data: bool = True
     own_key: bool = False
+    private_network: bool = False
     clock: str = "system"
     operations_emails: list[str] = []
     functions: Functions = Functions()

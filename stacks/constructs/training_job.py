@@ -16,6 +16,7 @@ from stacks.constructs.bundling import Target, make_bundle, to_tar_gz
 from stacks.constructs.encryption import allow_own_key
 from stacks.constructs.function import bundle_folder, shared_sources
 from stacks.constructs.grants import allow, allow_objects
+from stacks.constructs.network import private_network
 from stacks.constructs.training_image import REPOSITORY, TAG, registry_account
 from stacks.constructs.workflow import service_integration
 from stacks.stage import Stage
@@ -51,11 +52,17 @@ class TrainingJob(Construct):
             repository_arn=ecr.Repository.arn_for_local_repository(REPOSITORY, self, registry_account(stage.region)),
         )
         allow_own_key(self.role, self, stage)
-        allow(self.role, self._source.bucket.arn_for_objects(self._source.s3_object_key), "s3:GetObject")
+        source = self._source.bucket.arn_for_objects(self._source.s3_object_key)
+        allow(self.role, source, "s3:GetObject")
         allow_objects(self.role, bucket, f"training-jobs/{pipeline}/", "s3:PutObject")
         self._repository.grant_pull(self.role)
         acknowledge_wildcard(self.role, "*", "a token is for the account's registries, not for one repository")
         self._allow_logs()
+        self._network = private_network(self, stage)
+        if self._network:
+            self._network.allow_entering(self.role)
+            reached = (bucket.bucket_arn, bucket.arn_for_objects("*"), source)
+            self._network.lead_to_objects(reached, "s3:GetObject", "s3:ListBucket", "s3:PutObject")
 
     @property
     def _name(self) -> str:
@@ -98,6 +105,9 @@ class TrainingJob(Construct):
         Args:
             from_input: further hyperparameters, each a text at a path of the state's input.
         """
+        network = self._network and {
+            "VpcConfig": {"SecurityGroupIds": self._network.security_group_ids, "Subnets": self._network.subnet_ids}
+        }
         submitted = {
             "sagemaker_program": self._program,
             "sagemaker_submit_directory": self._source.s3_object_url,
@@ -131,6 +141,7 @@ class TrainingJob(Construct):
                         "VolumeSizeInGB": VOLUME_GB,
                     },
                     "StoppingCondition": {"MaxRuntimeInSeconds": TIMEOUT.to_seconds()},
+                    **(network or {}),
                 },
                 "ResultPath": "$.training_job",
                 "Retry": [{"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 60, "MaxAttempts": 1}],

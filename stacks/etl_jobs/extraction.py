@@ -11,6 +11,7 @@ from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, HISTORICAL_PREFIX, RECEN
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.encryption import allow_own_key
 from stacks.constructs.grants import allow, allow_objects
+from stacks.constructs.network import private_network
 from stacks.constructs.training_job import allow_passing, allow_waiting
 from stacks.constructs.workflow import service_integration
 from stacks.etl_jobs.storage import Storage
@@ -32,6 +33,7 @@ class Extraction(Construct):
         super().__init__(scope, construct_id)
         self._stage, self._storage = stage, storage
         vcpus = stage.etl_jobs.maximum_vcpus
+        network = private_network(self, stage)
         self.application = emr.CfnApplication(
             self,
             "Application",
@@ -46,6 +48,11 @@ class Extraction(Construct):
             maximum_capacity=emr.CfnApplication.MaximumAllowedResourcesProperty(
                 cpu=f"{vcpus} vCPU", memory=f"{4 * vcpus} GB", disk=f"{20 * vcpus} GB"
             ),
+            network_configuration=emr.CfnApplication.NetworkConfigurationProperty(
+                subnet_ids=network.subnet_ids, security_group_ids=network.security_group_ids
+            )
+            if network
+            else None,
         )
         self._script = assets.Asset(self, "Script", path=str(ROOT / _SCRIPT))
         self.role = self._job_role()
@@ -54,7 +61,14 @@ class Extraction(Construct):
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("emr-serverless.amazonaws.com"))
         storage = self._storage
         allow_own_key(role, self, self._stage)
-        allow(role, self._script.bucket.arn_for_objects(self._script.s3_object_key), "s3:GetObject")
+        script = self._script.bucket.arn_for_objects(self._script.s3_object_key)
+        allow(role, script, "s3:GetObject")
+        if network := private_network(self, self._stage):
+            # the rest of what it does in the pipeline's own bucket, the training job does as well
+            read = (script, storage.lake_bucket_arn, *storage.lake_objects_arns)
+            network.lead_to_objects(read, "s3:GetObject", "s3:ListBucket")
+            more = ("s3:AbortMultipartUpload", "s3:DeleteObject")
+            network.lead_to_objects([storage.bucket.arn_for_objects("*")], *more)
         for bucket_arn in dict.fromkeys((storage.lake_bucket_arn, storage.bucket.bucket_arn)):
             allow(role, bucket_arn, "s3:ListBucket")
         for objects in storage.lake_objects_arns:

@@ -11,6 +11,7 @@ from constructs import Construct
 
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import allow, allow_objects
+from stacks.constructs.network import private_network
 from stacks.constructs.operations import Operations
 from stacks.constructs.training_job import TIMEOUT, TrainingJob
 from stacks.constructs.workflow import Workflow, invoke
@@ -104,6 +105,10 @@ class Training(Construct):
         allow(job.role, bucket.bucket_arn, "s3:ListBucket")
         allow_objects(job.role, bucket, "readings/", "s3:GetObject")
         allow_objects(job.role, bucket, "models/sensors/", "s3:PutObject")
+        if network := private_network(self, stage):
+            tables = (storage.sensors, storage.incidents, storage.cutoffs, storage.model_events)
+            actions = (f"dynamodb:{action}" for action in ("BatchWriteItem", "PutItem", "Query", "Scan", "UpdateItem"))
+            network.lead_to_tables([table.table_arn for table in tables], *actions)
         return job
 
     @staticmethod
