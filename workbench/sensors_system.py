@@ -116,7 +116,7 @@ class SensorsSystem(DeployedPipeline):
             sensors=self.sensors,
             pending=PendingExportsStore(self._dynamodb, self._outputs["PendingExportsTable"]),
             clock=clock_from(stage.clock),
-            outcomes=Observability("parked"),
+            outcomes=Observability("parked", stage.name),
             retention=timedelta(days=rules.retention_days),
             buckets=rules.export_buckets,
         )

@@ -12,11 +12,13 @@ NAMESPACE = "Overcut"
 
 
 class Observability:
-    """What a function tells the people who run it."""
+    """What a function of a stage tells the people who run it."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, stage: str) -> None:
         self._logger = Logger(service=function, use_rfc3339=True)
         self._metrics = Metrics(namespace=NAMESPACE, service=function)
+        # two stages of one account and region are two metrics
+        self._metrics.set_default_dimensions(stage=stage)
         self._counts: Counter[str] = Counter()
 
     def info(self, event: str, **fields: Any) -> None:

@@ -1,4 +1,5 @@
-"""Where readings lie in the data bucket: one Parquet object an hour and bucket of sensors, at a key that never changes.
+"""Where readings lie in the data bucket: one Parquet object an hour and bucket of sensors, at a key that never changes;
+and where a training job leaves what it decided.
 
 The key is a function of the hour and the bucket alone, so writing an hour again overwrites it.
 """
@@ -27,6 +28,11 @@ def day_prefix(day: date) -> str:
 def readings_key(hour: datetime, bucket: int) -> str:
     """The object that holds one hour of one bucket's readings."""
     return f"{day_prefix(hour.date())}{hour:%H}-{bucket:04d}.parquet"
+
+
+def decision_key(training_job_name: str) -> str:
+    """What a training job decided, beside what SageMaker keeps of it."""
+    return f"training-jobs/sensors/{training_job_name}/decision.json"
 
 
 def days_of_window(ends_at: datetime, window: timedelta) -> list[date]:

@@ -62,7 +62,7 @@ class PipelineFunction(lambda_.Function):
 
     Args:
         pipeline, function: `lambdas/<pipeline>/<function>/handler.py` holds its handler.
-        environment: exactly the fields of the handler's `Settings`.
+        environment: the fields of the handler's `Settings`, but for `stage`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PipelineFunction(lambda_.Function):
             description=description,
             handler=f"lambdas.{pipeline}.{function}.handler.handler",
             code=lambda_.Code.from_asset(str(_bundle(stage, pipeline, function))),
-            environment=dict(environment),
+            environment={"STAGE": stage.name, **environment},
             environment_encryption=own_key(scope, stage),
             tracing=lambda_.Tracing.ACTIVE,
             log_group=logs_to,

@@ -17,6 +17,7 @@ class Operations(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
+        self._stage = stage.name
         self.topic = sns.Topic(self, "Topic", enforce_ssl=True, master_key=own_key(self, stage))
         # the policy that enforces TLS replaces SNS's own, which let alarms of the account publish
         alarms = iam.ServicePrincipal(
@@ -26,13 +27,12 @@ class Operations(Construct):
         for address in stage.operations_emails:
             self.topic.add_subscription(subscriptions.EmailSubscription(address))
 
-    @staticmethod
-    def counted(service: str, metric: str) -> cloudwatch.Metric:
+    def counted(self, service: str, metric: str) -> cloudwatch.Metric:
         """What a function counts, see `lambdas.runtime.observability`; the sum of five minutes."""
         return cloudwatch.Metric(
             namespace="Overcut",
             metric_name=metric,
-            dimensions_map={"service": service},
+            dimensions_map={"service": service, "stage": self._stage},
             statistic="Sum",
             period=Duration.minutes(5),
         )

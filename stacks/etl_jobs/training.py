@@ -4,10 +4,10 @@ from aws_cdk import Duration
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_stepfunctions as sfn
-from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from overcut.etl_jobs.layout import HISTORICAL_PREFIX, MODELS_PREFIX, decision_key
+from stacks.constructs.decision import promoted_or_held
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.operations import Operations
 from stacks.constructs.training_job import TIMEOUT, TrainingJob
@@ -35,14 +35,19 @@ class Training(Construct):
         super().__init__(scope, construct_id)
         rules = stage.etl_jobs
         job = self._training_job(stage, storage)
+        decided = promoted_or_held(
+            self,
+            bucket=storage.bucket,
+            key=decision_key("{}"),
+            operations=operations,
+            subject="Overcut holds a new model of ETL jobs back",
+        )
         extract = extraction_.state("ExtractHistory", mode="historical", days=rules.training_window_days)
         self.train = Workflow(
             self,
             "Train",
             stage=stage,
-            definition=beginning_with_until(
-                self, extract.next(self._train(job, stage, storage)).next(self._promoted_or_held(storage, operations))
-            ),
+            definition=beginning_with_until(self, extract.next(self._train(job, stage, storage)).next(decided)),
             timeout=extraction.TIMEOUT.plus(TIMEOUT).plus(Duration.hours(1)),
             operations=operations,
             failure="Training of the ETL jobs' model failed",
@@ -84,30 +89,3 @@ class Training(Construct):
             from_input={"until": "$.until", "workflow_started_at": "$$.Execution.StartTime"},
             environment={"DATA_BUCKET": storage.bucket.bucket_name},
         )
-
-    def _promoted_or_held(self, storage: Storage, operations: Operations) -> sfn.IChainable:
-        read = sfn.CustomState(
-            self,
-            "ReadDecision",
-            state_json={
-                "Type": "Task",
-                "Resource": "arn:aws:states:::aws-sdk:s3:getObject",
-                "Parameters": {
-                    "Bucket": storage.bucket.bucket_name,
-                    "Key.$": f"States.Format('{decision_key('{}')}', $.training_job.TrainingJobName)",
-                },
-                "ResultSelector": {"decision.$": "States.StringToJson($.Body)"},
-                "ResultPath": "$.result",
-            },
-        )
-        tell = tasks.SnsPublish(
-            self,
-            "TellThatItIsHeld",
-            topic=operations.topic,
-            subject="Overcut holds a new model of ETL jobs back",
-            message=sfn.TaskInput.from_json_path_at("$.result.decision.reason"),
-            result_path=sfn.JsonPath.DISCARD,
-        )
-        promoted = sfn.Condition.string_equals("$.result.decision.decision", "promoted")
-        decide = sfn.Choice(self, "PromotedOrHeld").when(promoted, sfn.Succeed(self, "Promoted"))
-        return sfn.Chain.start(read).next(decide.otherwise(tell.next(sfn.Succeed(self, "Held"))))

@@ -9,6 +9,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from overcut.sensors.layout import decision_key
+from stacks.constructs.decision import promoted_or_held
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.network import private_network
@@ -23,7 +25,7 @@ EVERY_HOUR = events.Schedule.cron(minute="5")
 
 
 class Training(Construct):
-    """Two workflows: export every bucket; and export, train, done or failed."""
+    """Two workflows: export every bucket; and export, train, tell of what is held."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, stage: SensorsStage, storage: Storage, operations: Operations
@@ -31,6 +33,13 @@ class Training(Construct):
         super().__init__(scope, construct_id)
         self.export_training_set = self._export_function(stage, storage)
         job = self._training_job(stage, storage)
+        decided = promoted_or_held(
+            self,
+            bucket=storage.bucket,
+            key=decision_key("{}"),
+            operations=operations,
+            subject="Overcut holds new forests of sensors back",
+        )
         self.export = Workflow(
             self,
             "Export",
@@ -44,7 +53,7 @@ class Training(Construct):
             self,
             "Train",
             stage=stage,
-            definition=self._export_all("ExportFirst", stage).next(self._train(job, stage, storage)),
+            definition=self._export_all("ExportFirst", stage).next(self._train(job, stage, storage)).next(decided),
             timeout=TIMEOUT.plus(Duration.hours(1)),
             operations=operations,
             failure="Training of the sensors' forests failed",
@@ -52,6 +61,8 @@ class Training(Construct):
         self.export.allow_invoking(self.export_training_set)
         self.train.allow_invoking(self.export_training_set)
         job.allow_running(self.train)
+        decisions = storage.bucket.arn_for_objects(decision_key("*"))
+        allow(self.train, decisions, "s3:GetObject", why="a decision has the name of its training job")
         events.Rule(self, "Hourly", schedule=EVERY_HOUR, targets=[targets.SfnStateMachine(self.export)])
         nightly = events.Schedule.expression(stage.sensors.training_schedule)
         events.Rule(self, "Scheduled", schedule=nightly, targets=[targets.SfnStateMachine(self.train)])

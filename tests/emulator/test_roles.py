@@ -24,6 +24,7 @@ from workbench.cloud.environment import REGION
 from workbench.cloud.processes import EmbeddedCloud
 from workbench.demonstration.stage_file import write_stage_file
 from workbench.sensors_system import SensorsSystem
+from workbench.workflows import run_workflow
 
 pytestmark = pytest.mark.emulator
 
@@ -163,6 +164,34 @@ def test_a_function_fails_without_what_it_is_granted(
         anyway = house.invoke(stack, function, event(house))
         assert WHY_ANYWAY.get(function, "") in anyway
         assert "not authorized" not in anyway
+
+
+@pytest.mark.parametrize(
+    ("stack", "key"),
+    [(SENSORS, "training-jobs/sensors/job/decision.json"), (ETL_JOBS, "models/etl_jobs/decisions/job.json")],
+)
+def test_a_model_that_is_held_is_told_to_operations(house: House, stack: str, key: str) -> None:
+    sqs, states = house.client("sqs"), house.client("stepfunctions")
+    queue = sqs.create_queue(QueueName=f"operations-of-{stack}")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    found = house.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+    (topic,) = (
+        one["PhysicalResourceId"]
+        for one in found
+        if one["ResourceType"] == "AWS::SNS::Topic" and one["LogicalResourceId"].startswith("Operations")
+    )
+    house.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    deployed = states.describe_state_machine(stateMachineArn=house.outputs[stack]["TrainingWorkflow"])
+    # the deployed workflow, from where its training job is over
+    end = json.dumps({**json.loads(deployed["definition"]), "StartAt": "ReadDecision"})
+    machine = states.create_state_machine(name=f"end-{stack}", definition=end, roleArn=deployed["roleArn"])
+    for decision, told in (("promoted", 0), ("held", 1)):
+        body = json.dumps({"decision": decision, "reason": "3 of 4 sensors changed"}).encode()
+        house.client("s3").put_object(Bucket=house.outputs[stack]["DataBucket"], Key=key, Body=body)
+        given = {"training_job": {"TrainingJobName": "job"}}
+        assert run_workflow(states, machine["stateMachineArn"], decision, given, lambda _: None).succeeded
+        messages = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", [])
+        assert [json.loads(one["Body"])["Message"] for one in messages] == ["3 of 4 sensors changed"] * told
 
 
 def test_what_demonstrations_do_not_come_to_needs_its_grants(house: House) -> None:

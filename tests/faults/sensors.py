@@ -153,6 +153,7 @@ def tables(patch: pytest.MonkeyPatch, **settings: object) -> Iterator[tuple[Clou
     with sensors_cloud(synthesized("local"), patch) as cloud, TemporaryDirectory() as folder:
         environment: dict[str, object] = {
             **{f"{_upper(name)}_TABLE": table for name, table in cloud.tables.items()},
+            "STAGE": "local",
             "DATA_BUCKET": cloud.bucket,
             "ALERTS_TOPIC": cloud.topic,
             "PARKED_QUEUE": cloud.parked,

@@ -162,6 +162,7 @@ def a_world(
     with etl_cloud(patch) as cloud:
         reuse_clients(patch)
         environment = {
+            "STAGE": "local",
             "TICKETS_TABLE": TABLE,
             "DATA_BUCKET": BUCKET,
             "TICKETED_KINDS": json.dumps(list(TicketKind)),

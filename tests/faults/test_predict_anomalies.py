@@ -59,7 +59,13 @@ class World(NoTexts):
 @contextmanager
 def make(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[World]:
     reuse_clients(patch)
-    environment = {"DATA_BUCKET": DATA, "BUCKETS": "1", "MISSED_AFTER_MINUTES": "60", "AWS_DEFAULT_REGION": REGION}
+    environment = {
+        "STAGE": "local",
+        "DATA_BUCKET": DATA,
+        "BUCKETS": "1",
+        "MISSED_AFTER_MINUTES": "60",
+        "AWS_DEFAULT_REGION": REGION,
+    }
     for name, value in environment.items():
         patch.setenv(name, value)
     with mock_aws():

@@ -140,6 +140,7 @@ class Plant:
 @pytest.fixture
 def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
     environment = {
+        "STAGE": "local",
         "READINGS_TABLE": cloud.tables["Readings"],
         "SENSORS_TABLE": cloud.tables["Sensors"],
         "CUTOFFS_TABLE": cloud.tables["Cutoffs"],

@@ -51,6 +51,7 @@ class Plant:
 @pytest.fixture
 def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
     environment = {
+        "STAGE": "local",
         "READINGS_TABLE": cloud.tables["Readings"],
         "SENSORS_TABLE": cloud.tables["Sensors"],
         "PENDING_EXPORTS_TABLE": cloud.tables["PendingExports"],

@@ -16,7 +16,9 @@ from lambdas.runtime.dynamodb import StoreBusyError
 from lambdas.runtime.settings import SettingsError
 from overcut.etl_jobs.tickets import Action, EntriesOwedError, EntryState, TicketMovedError
 from overcut.etl_jobs.verdicts import Judgement, Kind, Verdict
+from tests.conftest import synthesized
 from tests.etl_fakes import MONDAY, changes_of, check_ticket_store, verdict
+from tests.functional.alarms import tripped
 from tests.functional.etl_cloud import BUCKET, TABLE, EtlCloud, etl_cloud
 from tests.functional.faulty_server import Answer, FaultyServer, faulty_server
 from workbench.cloud.ops_center import OpsItems
@@ -107,6 +109,7 @@ def a_desk(cloud: EtlCloud, monkeypatch: pytest.MonkeyPatch, **settings: str) ->
 
     with faulty_server(respond) as server:
         environment = {
+            "STAGE": "local",
             "TICKETS_TABLE": TABLE,
             "DATA_BUCKET": BUCKET,
             "TICKETED_KINDS": json.dumps(list(Kind)),
@@ -296,10 +299,11 @@ def test_what_a_dead_sender_had_claimed_is_sent_when_the_claim_has_run_out(desk:
     desk.run(sent=1)
 
 
-def test_what_is_refused_is_parked_and_can_be_tried_again(desk: Desk) -> None:
+def test_what_is_refused_is_parked_and_can_be_tried_again(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.cloud.predict([verdict(0)])
     desk.server.faults = [(400, {}, b'{"__type": "OpsItemInvalidParameterException", "Message": "no"}')]
     desk.run(opened=1, parked=1)
+    assert tripped(synthesized("local", "etl_jobs"), capsys.readouterr().out) == {"TicketsParked"}
     desk.run()
     (parked,) = desk.cloud.tickets.parked()
     assert parked.state is EntryState.PARKED
@@ -467,8 +471,10 @@ def test_a_silent_lake_is_counted(desk: Desk, capsys: pytest.CaptureFixture[str]
     desk.cloud.predict([missed(f"job-{k}", 0.3) for k in range(3)])
     last_record(desk.cloud, 0.2)
     desk.run()
-    (metrics,) = (line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "_aws" in line)
+    log = capsys.readouterr().out
+    (metrics,) = (line for line in map(json.loads, log.splitlines()) if "_aws" in line)
     assert metrics["JobsMissedInSilence"] == [3.0]
+    assert tripped(synthesized("local", "etl_jobs"), log) == {"LakeIsSilent"}
 
 
 @pytest.mark.parametrize("newest", [None, "2026-03-02T05:24:30Z"], ids=["nothing at all", "just after it was due"])

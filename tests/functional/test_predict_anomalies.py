@@ -80,7 +80,12 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    for name, value in {"DATA_BUCKET": "overcut-data", "BUCKETS": "2", "MISSED_AFTER_MINUTES": "60"}.items():
+    for name, value in {
+        "STAGE": "local",
+        "DATA_BUCKET": "overcut-data",
+        "BUCKETS": "2",
+        "MISSED_AFTER_MINUTES": "60",
+    }.items():
         monkeypatch.setenv(name, value)
     with mock_aws():
         s3 = clients()[1]

@@ -104,6 +104,7 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "NEW_NORMAL_AFTER_HOURS": "24",
         "SENSORS_TABLE": cloud.tables["Sensors"],
         "SOURCES_TABLE": cloud.tables["Sources"],
+        "STAGE": "local",
         "DATA_BUCKET": cloud.bucket,
         "SOURCES": '["device", "gateway"]',
         "SILENT_AFTER_MINUTES": "15",

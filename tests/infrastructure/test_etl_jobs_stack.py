@@ -210,16 +210,16 @@ def test_workflows_run_on_schedule_and_their_failures_are_told(stage: str) -> No
     alarms = {}
     for name, alarm in named(template, "AWS::CloudWatch::Alarm").items():
         assert [text(action) for action in alarm["AlarmActions"]] == ["OperationsTopic"], name
-        (dimension,) = alarm["Dimensions"]
-        alarms[name] = (alarm["MetricName"], text(dimension["Value"]), alarm["Threshold"])
+        about = [text(dimension["Value"]) for dimension in alarm["Dimensions"]]
+        alarms[name] = (alarm["MetricName"], *about, alarm["Threshold"])
     assert alarms == {
         "OperationsTrainFailed": ("ExecutionsFailed", "TrainingTrain", 0),
         "OperationsTrainTimedOut": ("ExecutionsTimedOut", "TrainingTrain", 0),
         "OperationsNoTraining": ("ExecutionsSucceeded", "TrainingTrain", 1),
         "OperationsPredictFailed": ("ExecutionsFailed", "PredictionPredict", 0),
         "OperationsPredictTimedOut": ("ExecutionsTimedOut", "PredictionPredict", 0),
-        "OperationsTicketsParked": ("TicketsParked", "open_tickets", 0),
-        "OperationsLakeIsSilent": ("JobsMissedInSilence", "open_tickets", 0),
+        "OperationsTicketsParked": ("TicketsParked", "open_tickets", stage, 0),
+        "OperationsLakeIsSilent": ("JobsMissedInSilence", "open_tickets", stage, 0),
     }
 
 

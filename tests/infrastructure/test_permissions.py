@@ -121,6 +121,8 @@ IN_PROD: dict[str, Permissions] = {
             "events:PutTargets",
         },
         "arn:aws:iam::123456789012:role/TrainingJobRole": {"iam:PassRole"},
+        "StorageData/training-jobs/sensors/*/decision.json": {"s3:GetObject"},
+        "OperationsTopic": {"sns:Publish"},
         "*": FOR_LOGS_AND_TRACES,
     },
     "TrainingJobRole": {

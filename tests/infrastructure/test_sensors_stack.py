@@ -382,12 +382,12 @@ def test_every_alarm_tells_operations(stage: str) -> None:
         "OperationsTrainTimedOut": ("ExecutionsTimedOut", "TrainingTrain", "Sum", 0),
         "OperationsNoTraining": ("ExecutionsSucceeded", "TrainingTrain", "Sum", 1),
         # each is tripped by what the function counts in tests/functional
-        "OperationsEventsQuarantined": ("EventsQuarantined", "poll_readings", "Sum", 0),
-        "OperationsPollsFail": ("PollFailures", "poll_readings", "Sum", 3),
-        "OperationsBatchesParked": ("BatchesParked", "watch_sensors", "Sum", 0),
-        "OperationsAlertsFail": ("TextFailures", "detect_anomalies", "Sum", 0),
-        "OperationsSweepsFail": ("TextFailures", "watch_sensors", "Sum", 0),
-        "OperationsTextsHeld": ("TextsHeld", "watch_sensors", "Sum", 0),
+        "OperationsEventsQuarantined": ("EventsQuarantined", "poll_readings", stage, "Sum", 0),
+        "OperationsPollsFail": ("PollFailures", "poll_readings", stage, "Sum", 3),
+        "OperationsBatchesParked": ("BatchesParked", "watch_sensors", stage, "Sum", 0),
+        "OperationsAlertsFail": ("TextFailures", "detect_anomalies", stage, "Sum", 0),
+        "OperationsSweepsFail": ("TextFailures", "watch_sensors", stage, "Sum", 0),
+        "OperationsTextsHeld": ("TextsHeld", "watch_sensors", stage, "Sum", 0),
         "OperationsTextsNotDelivered": ("NumberOfNotificationsFailed", "AlertingAlerts.TopicName", "Sum", 0),
         "OperationsSpendNearsLimit": ("SMSMonthToDateSpentUSD", "Maximum", 0.8),
     }
@@ -449,8 +449,20 @@ def test_training_follows_the_export_and_is_waited_for(stage: str) -> None:
     assert states["ExportFirstEveryBucket"]["Next"] == "TrainForests"
     train = states["TrainForests"]
     assert train["Resource"] == "arn:aws:states:::sagemaker:createTrainingJob.sync"
-    assert train["End"] is True
+    assert train["Next"] == "ReadDecision"
     assert train["Retry"] == [{"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 60, "MaxAttempts": 1}]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_forests_that_are_held_are_told(stage: str) -> None:
+    states = definition(stage, "TrainingTrain")["States"]
+    assert states["ReadDecision"]["Parameters"]["Key.$"] == (
+        "States.Format('training-jobs/sensors/{}/decision.json', $.training_job.TrainingJobName)"
+    )
+    told = states[states["PromotedOrHeld"]["Default"]]
+    assert told["Parameters"]["TopicArn"] == "OperationsTopic"
+    assert told["Parameters"]["Message.$"] == "$.result.decision.reason"
+    assert states[told["Next"]]["Type"] == "Succeed", "no alarm of a failure goes with it"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -38,7 +38,7 @@ from overcut.sensors.incidents import (
     find_runs,
 )
 from overcut.sensors.judging import Series, judge
-from overcut.sensors.layout import readings_key
+from overcut.sensors.layout import decision_key, readings_key
 from overcut.sensors.learning import Abnormal
 from overcut.sensors.models import load_model
 from overcut.sensors.readings import Reading, format_time
@@ -319,6 +319,7 @@ def test_a_cohort_that_is_all_learning_is_recorded_and_not_promoted(cloud: Cloud
     assert job.returncode == 0, job.stderr
     (training,) = job.trainings
     assert (training["decision"], training["learning"], training["sensors"]) == ("held", 1, 0)
+    assert decided(cloud)["decision"] == "promoted", "there is nothing to approve"
     assert cloud.data.keys("models/") == []
     assert len(cloud.model_events.of(training["model_id"])) == 1
 
@@ -562,6 +563,12 @@ def earlier_versions(cloud: Cloud, sensors: Iterable[str], furthest: float) -> N
         forget_training(cloud, name)
 
 
+def decided(cloud: Cloud) -> dict[str, str]:
+    """What the job left for the workflow to tell."""
+    found: dict[str, str] = json.loads(cloud.data.get(decision_key("sensors-0123-0")))
+    return found
+
+
 def forget_training(cloud: Cloud, name: str) -> None:
     key = {"sensor_id": {"S": name}, "trained_at": {"S": format_time(TRAINED_AT)}}
     cloud.dynamodb.delete_item(TableName=cloud.tables["Cutoffs"], Key=key)
@@ -591,6 +598,11 @@ def test_a_version_that_moves_too_many_sensors_is_held_and_can_be_approved(cloud
     assert training["reason"].startswith("2 of 2 sensors changed more than they ever did")
     assert "effective_from" not in training
     assert cloud.model_events.of(training["model_id"])[-1]["outside"] == ["fridge-1", "fridge-2"]
+    decision = decided(cloud)
+    assert decision["decision"] == "held"
+    assert decision["reason"].startswith(
+        f"Version {training['model_version']} of {training['model_id']} is held: 2 of 2 sensors changed more"
+    )
     newest = cloud.cutoffs.newest("fridge-1", 1)
     assert newest[0].model_version == "v1", "it is judged by what was before"
 
@@ -610,6 +622,7 @@ def test_a_version_that_moves_too_many_sensors_is_held_and_can_be_approved(cloud
 def test_one_sensor_that_moves_too_far_is_clamped_and_named(cloud: Cloud, tmp_path: Path) -> None:
     training, learned = trained_twice(cloud, tmp_path, ["fridge-1"])
     assert (training["decision"], training["clamped"]) == ("promoted", ["fridge-1"])
+    assert decided(cloud) == {"decision": "promoted", "reason": ""}
     usual = cloud.cutoffs.newest("fridge-1", 1)[0].ranges[0].features["level"]
     assert usual.up == pytest.approx(0.01 * 10**0.25)
     assert cloud.cutoffs.newest("fridge-2", 1)[0].ranges == learned["fridge-2"].ranges

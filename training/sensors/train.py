@@ -43,6 +43,7 @@ from overcut.sensors.cutoffs import Cutoff, model_key, retired
 from overcut.sensors.features import Detector
 from overcut.sensors.forest import ForestParameters
 from overcut.sensors.incidents import RunRule
+from overcut.sensors.layout import decision_key
 from overcut.sensors.learning import (
     EARLIER_VERSIONS,
     LONGEST_WINDOW,
@@ -65,6 +66,8 @@ FEWEST_FOR_PROCESSES = 50
 TRAININGS_APART = timedelta(days=1)
 # an event is one item of at most 400 KB
 MOST_NAMED = 1_000
+# of held versions, in one mail
+MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,20 @@ class Trainer:
         happened += [self._record(name, {"decision": "retired", "retired": some}) for name, some in silent.items()]
         return happened
 
+    def tell_decision(self, happened: Iterable[Mapping[str, object]]) -> None:
+        """Leave the workflow what it tells the people who run this: held, when a version waits for their approval."""
+        held = [
+            f"Version {one['model_version']} of {one['model_id']} is held: {one['reason']}."
+            for one in happened
+            if one["decision"] == "held" and "model_version" in one
+        ]
+        told = held[:MOST_TOLD]
+        if len(held) > MOST_TOLD:
+            told.append(f"And {len(held) - MOST_TOLD} more.")
+        told.append("Sensors are judged by their versions before; `overcut cutoffs held` lists, `approve` takes.")
+        decision = {"decision": "held", "reason": "\n".join(told)} if held else {"decision": "promoted", "reason": ""}
+        self.bucket.put(decision_key(self.job_name), json.dumps(decision).encode())
+
     def _retire(self, silent: Sequence[str]) -> dict[str, list[str]]:
         """Sensors that were judged and have measured nothing in the window are learned anew when they are back; by
         cohort those of them."""
@@ -373,4 +390,5 @@ def main(arguments: Sequence[str]) -> None:
             threads=threads,
         )
         happened = trainer.train()
+        trainer.tell_decision(happened)
     (Path(environment["SM_MODEL_DIR"]) / "trainings.json").write_text(json.dumps(happened, indent=2))

@@ -37,6 +37,7 @@ class Settings:
         sink: `{"kind": "ops_center", "severity": "3"}` or `{"kind": "webhook", "url": ..., "secret_name": ...}`.
     """
 
+    stage: str
     tickets_table: str
     data_bucket: str
     ticketed_kinds: list[str]
@@ -64,7 +65,7 @@ def dependencies() -> Dependencies:
         # the table's name differs from stage to stage, where its makers let it be generated
         namespace=settings.tickets_table,
     )
-    return Dependencies(settings, opener, tickets, _sink(settings.sink), Observability("open_tickets"))
+    return Dependencies(settings, opener, tickets, _sink(settings.sink), Observability("open_tickets", settings.stage))
 
 
 def _sink(setting: Mapping[str, str]) -> TicketSink:

@@ -25,6 +25,7 @@ class Settings:
         missed_after_minutes: how late a run may start before it counts as one that never came.
     """
 
+    stage: str
     data_bucket: str
     buckets: int
     missed_after_minutes: int
@@ -41,7 +42,7 @@ def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     data = Bucket(small_clients("s3")("s3"), settings.data_bucket)
     predictor = Predictor(data, settings.buckets, timedelta(minutes=settings.missed_after_minutes))
-    return Dependencies(predictor, Observability("predict_anomalies"))
+    return Dependencies(predictor, Observability("predict_anomalies", settings.stage))
 
 
 def handler(event: Mapping[str, Any], context: object) -> dict[str, int | bool]:

@@ -34,6 +34,7 @@ from overcut.sensors.incidents import RunRule
 class Settings:
     """The environment of detect_anomalies."""
 
+    stage: str
     readings_table: str
     sensors_table: str
     cutoffs_table: str
@@ -67,7 +68,7 @@ def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     client, clock = small_clients("dynamodb", "s3", "sns", "sqs"), clock_from(settings.clock)
     dynamodb = client("dynamodb")
-    observability = Observability("detect_anomalies")
+    observability = Observability("detect_anomalies", settings.stage)
     rule = RunRule(settings.consecutive_minutes, settings.recovery_minutes)
     bucket = DataBucket(client("s3"), settings.data_bucket)
     detector = Detector(

@@ -21,6 +21,7 @@ from lambdas.sensors.stores import DataBucket, PendingExportsStore, ReadingsStor
 class Settings:
     """The environment of export_training_set."""
 
+    stage: str
     readings_table: str
     sensors_table: str
     pending_exports_table: str
@@ -45,7 +46,7 @@ def dependencies() -> Dependencies:
         PendingExportsStore(dynamodb, settings.pending_exports_table),
         DataBucket(boto3.client("s3"), settings.data_bucket),
     )
-    return Dependencies(exporter, clock_from(settings.clock), Observability("export_training_set"))
+    return Dependencies(exporter, clock_from(settings.clock), Observability("export_training_set", settings.stage))
 
 
 def handler(event: Mapping[str, Any], context: object) -> dict[str, int]:

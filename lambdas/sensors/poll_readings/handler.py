@@ -32,6 +32,7 @@ SECONDS_TO_FINISH = 20
 class Settings:
     """The environment of poll_readings."""
 
+    stage: str
     readings_table: str
     sensors_table: str
     sources_table: str
@@ -54,7 +55,7 @@ def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     dynamodb = boto3.client("dynamodb")
     pool = stream_pool()
-    observability = Observability("poll_readings")
+    observability = Observability("poll_readings", settings.stage)
 
     def connect(source: SourceSetting, last_event_id: str) -> Connection:
         authorization = _secret(source.secret_name) if source.secret_name else ""

@@ -47,6 +47,7 @@ MILLISECONDS_FOR_A_TEXT = 20_000
 class Settings:
     """The environment of watch_sensors."""
 
+    stage: str
     incidents_table: str
     sensors_table: str
     sources_table: str
@@ -80,7 +81,7 @@ class Dependencies:
 @cache
 def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
-    dynamodb, observability = boto3.client("dynamodb"), Observability("watch_sensors")
+    dynamodb, observability = boto3.client("dynamodb"), Observability("watch_sensors", settings.stage)
     incidents = IncidentsStore(dynamodb, settings.incidents_table)
     bucket = DataBucket(boto3.client("s3"), settings.data_bucket)
     silence = SilenceWatch(
