@@ -256,6 +256,56 @@ def texts(cloud: Cloud, phone_number: str) -> list[dict[str, Any]]:
     return kept
 
 
+@pytest.fixture(scope="module")
+def table(cloud: Cloud) -> Any:
+    """A client of DynamoDB, and in it a table with four items of `x` and one of `y`."""
+    client = cloud.client("dynamodb")
+    keys = ("sensor_id", "measured_at")
+    client.create_table(
+        TableName="Queried",
+        KeySchema=[{"AttributeName": n, "KeyType": t} for n, t in zip(keys, ("HASH", "RANGE"), strict=True)],
+        AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for sensor_id, moment in ("x", "c"), ("x", "a"), ("y", "b"), ("x", "d"), ("x", "b"):
+        client.put_item(TableName="Queried", Item={"sensor_id": {"S": sensor_id}, "measured_at": {"S": moment}})
+    return client
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("sensor_id = :s", "abcd"),
+        ("sensor_id = :s AND measured_at = :b", "b"),
+        ("sensor_id = :s AND measured_at < :b", "a"),
+        ("sensor_id = :s AND measured_at <= :b", "ab"),
+        ("sensor_id = :s AND measured_at > :b", "cd"),
+        ("sensor_id = :s AND measured_at >= :b", "bcd"),
+        ("sensor_id = :s AND measured_at BETWEEN :b AND :c", "bc"),
+        ("sensor_id = :s AND begins_with(measured_at, :b)", "b"),
+        ("#s = :s AND measured_at > :b", "cd"),
+    ],
+)
+def test_a_query_finds_what_its_key_condition_asks(table: Any, condition: str, found: str) -> None:
+    used = {name: {"S": value} for name, value in {":s": "x", ":b": "b", ":c": "c"}.items() if name in condition}
+    names = {"ExpressionAttributeNames": {"#s": "sensor_id"}} if "#s" in condition else {}
+    asked = {"TableName": "Queried", "KeyConditionExpression": condition, "ExpressionAttributeValues": used, **names}
+    items = table.query(**asked)["Items"]
+    assert "".join(item["measured_at"]["S"] for item in items) == found
+    backwards = table.query(**asked, ScanIndexForward=False, Limit=1)["Items"]
+    assert backwards == items[-1:]
+
+
+def test_a_query_whose_key_condition_is_none_is_refused(table: Any) -> None:
+    for condition in ("sensor_id = :s AND unit > :b", "sensor_id > :s AND measured_at > :b"):
+        with pytest.raises(ClientError, match="ValidationException"):
+            table.query(
+                TableName="Queried",
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues={":s": {"S": "x"}, ":b": {"S": "b"}},
+            )
+
+
 def test_a_topic_texts_the_subscribers_whose_filter_matches(cloud: Cloud) -> None:
     sns = cloud.client("sns")
     topic = sns.create_topic(Name="alerts")["TopicArn"]

@@ -52,8 +52,9 @@ SPEEDS = ((1_000, 600.0), (3_000, 200.0), (6_000, 60.0))
 SLOWEST = 10.0
 # between two functions that are killed, of the machine's time
 KILL_SECONDS = 10.0
-# a killed poll is followed by the next only at the next minute
-POLL_KILLED = 0.1
+# how often each is: a poll is followed by the next only at the machine's next minute, and an export that starts anew
+# every ten seconds never ends
+KILLED = {"DetectAnomalies": 5, "WatchSensors": 5, "PollReadings": 1, "ExportTrainingSet": 1}
 STALE_MINUTES = 6 * 60
 # a claim whose sender was killed runs out after 90 s, and the next sweep takes it
 SETTLE_SECONDS = 260.0
@@ -91,15 +92,12 @@ class Soak:
     def kill_a_function(self) -> None:
         """End the process of a function, whatever it is doing."""
         workers = _workers(self.emulator)
-        polls = [worker for worker in workers if "PollReadings" in worker[1]]
-        others = [worker for worker in workers if worker not in polls]
-        chosen = polls if self.rng.random() < POLL_KILLED else others
-        if not chosen:
-            return
-        pid, name = self.rng.choice(chosen)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            self.done[f"killed {name}"] += 1
+        if workers:
+            weights = [next(weight for part, weight in KILLED.items() if part in name) for _, name in workers]
+            pid, name = self.rng.choices(workers, weights)[0]
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.done[f"killed {name}"] += 1
 
     def restart_source(self) -> None:
         """End a source's server, and start it again with ids that nobody knows."""

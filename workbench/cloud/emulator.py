@@ -14,6 +14,7 @@ from workbench.cloud import (
     mishaps,
     ops_center,
     policies,
+    queries,
     sagemaker,
     state_inputs,
     text_messages,
@@ -29,6 +30,7 @@ def serve(state: Path) -> None:
     ops_center.register()
     state_inputs.register()
     function_metrics.register()
+    queries.register()
     mishaps.register(state)
     sys.argv = ["ministack"]  # its own command line is not ours
     app.main()

@@ -64,7 +64,7 @@ async def _handle(
     body: bytes,
     query: Mapping[str, Any],
 ) -> Answer:
-    drawn = random.random()  # noqa: S311 - no secret
+    drawn = random.random()
     # whoever comes with the cloud's own keys is a person, or the deployment
     if "Credential=test/" in headers.get("authorization", "") or drawn > shares["refused"] + shares["unanswered"]:
         return await handler(method, path, headers, body, query)

@@ -227,7 +227,12 @@ def received_texts(url: str) -> list[dict[str, str]]:
     """The texts that phones got from the embedded cloud at `url`, in the order in which they came."""
     by_number = httpx.get(f"{url}/_ministack/sns/sms-messages", trust_env=False).raise_for_status().json()
     texts = [
-        {"phone_number": number, "body": message["Message"], "message_id": message["MessageId"], "at": message["Timestamp"]}
+        {
+            "phone_number": number,
+            "body": message["Message"],
+            "message_id": message["MessageId"],
+            "at": message["Timestamp"],
+        }
         for number, messages in by_number["sms_messages"].items()
         for message in messages
     ]
