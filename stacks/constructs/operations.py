@@ -15,8 +15,11 @@ from stacks.stage import Stage
 class Operations(Construct):
     """A topic that the stage's operations addresses are subscribed to, and the alarms that publish to it."""
 
+    alarms: list[cloudwatch.IAlarm]
+
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
+        self.alarms = []
         self._stage = stage.name
         self.topic = sns.Topic(self, "Topic", enforce_ssl=True, master_key=own_key(self, stage))
         # the policy that enforces TLS replaces SNS's own, which let alarms of the account publish
@@ -27,13 +30,13 @@ class Operations(Construct):
         for address in stage.operations_emails:
             self.topic.add_subscription(subscriptions.EmailSubscription(address))
 
-    def counted(self, service: str, metric: str) -> cloudwatch.Metric:
-        """What a function counts, see `lambdas.runtime.observability`; the sum of five minutes."""
+    def counted(self, service: str, metric: str, statistic: str = "Sum") -> cloudwatch.Metric:
+        """What a function counts, see `lambdas.runtime.observability`; the sum of five minutes, or what is asked."""
         return cloudwatch.Metric(
             namespace="Overcut",
             metric_name=metric,
             dimensions_map={"service": service, "stage": self._stage},
-            statistic="Sum",
+            statistic=statistic,
             period=Duration.minutes(5),
         )
 
@@ -49,7 +52,7 @@ class Operations(Construct):
             treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
             alarm_description=description,
         )
-        alarm.add_alarm_action(actions.SnsAction(self.topic))
+        self._add(alarm)
 
     def alarm(self, construct_id: str, metric: cloudwatch.IMetric, *, above: float, description: str) -> None:
         """Tell the topic when `metric` is above a level; no data is no alarm."""
@@ -63,4 +66,8 @@ class Operations(Construct):
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             alarm_description=description,
         )
+        self._add(alarm)
+
+    def _add(self, alarm: cloudwatch.Alarm) -> None:
         alarm.add_alarm_action(actions.SnsAction(self.topic))
+        self.alarms.append(alarm)

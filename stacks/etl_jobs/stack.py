@@ -4,6 +4,7 @@ from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
 from stacks.constructs.operations import Operations
+from stacks.etl_jobs.dashboard import add_dashboard
 from stacks.etl_jobs.extraction import Extraction
 from stacks.etl_jobs.prediction import Prediction
 from stacks.etl_jobs.storage import Storage
@@ -30,6 +31,7 @@ class EtlJobsStack(Stack):
         prediction = Prediction(
             self, "Prediction", stage=stage, storage=storage, extraction_=extraction, operations=operations
         )
+        add_dashboard(self, stage=stage, training=training, prediction=prediction, operations=operations)
         for name, value in {
             "Lake": storage.lake_url,
             "DataBucket": storage.bucket.bucket_name,

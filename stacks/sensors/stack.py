@@ -6,6 +6,7 @@ from constructs import Construct
 from stacks.constructs.operations import Operations
 from stacks.sensors.alarms import add_alarms
 from stacks.sensors.alerting import Alerting
+from stacks.sensors.dashboard import add_dashboard
 from stacks.sensors.detection import Detection
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
@@ -30,6 +31,15 @@ class SensorsStack(Stack):
         detection = Detection(self, "Detection", stage=stage, storage=storage, alerting=alerting, operations=operations)
         training = Training(self, "Training", stage=stage, storage=storage, operations=operations)
         add_alarms(operations, stage=stage, alerting=alerting, training=training)
+        add_dashboard(
+            self,
+            stage=stage,
+            storage=storage,
+            ingestion=ingestion,
+            detection=detection,
+            training=training,
+            operations=operations,
+        )
         for name, value in {
             "ReadingsTable": storage.readings.table_name,
             "SensorsTable": storage.sensors.table_name,

@@ -34,7 +34,7 @@ from overcut.sensors.alerts import (
     send_digests,
     send_texts,
 )
-from overcut.sensors.incidents import Incident
+from overcut.sensors.incidents import Incident, IncidentState
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -119,6 +119,8 @@ def handler(event: object, context: LambdaContext | None) -> None:
         for incident in incidents:
             if not needs_attention(incident):
                 made.incidents.settle(incident)
+        open_now = sum(incident.state is IncidentState.OPEN for incident in incidents)
+        made.observability.count("IncidentsOpen", open_now)
         made.observability.count("BatchesParked", made.bucket.count(FAILED_BATCHES_PREFIX))
         # after the sweep, which no trouble with what was seen may keep from its texts
         _send(made, made.silence.watch(incidents, made.clock.now()), has_time)
