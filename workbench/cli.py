@@ -14,6 +14,7 @@ from workbench.explain_commands import explain
 from workbench.incidents_commands import incidents
 from workbench.lake_commands import load_lake
 from workbench.parked_commands import parked
+from workbench.report_commands import report
 from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
 from workbench.simulate_job_runs import job_runs
@@ -40,6 +41,7 @@ for command in (
     tickets,
     parked,
     audit,
+    report,
     cloud,
     backtest,
     tune,

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any, Literal
 
 from lambdas.etl_jobs.extractions import last_counts
 from lambdas.etl_jobs.stores import PredictionsReader, TicketsStore
 from lambdas.runtime.objects import Bucket
-from overcut.etl_jobs.layout import PREDICTIONS_PREFIX, decision_key
+from overcut.etl_jobs.layout import PREDICTIONS_PREFIX, PROMOTED_PREFIX, Promoted, decision_key, predictions_prefix
 from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Verdict
 from workbench.deployed import DeployedPipeline
@@ -55,10 +55,22 @@ class EtlJobsSystem(DeployedPipeline):
         decision: dict[str, Any] = json.loads(self.bucket.get(decision_key(training_job_name)))
         return decision
 
-    def verdicts(self) -> list[Verdict]:
-        """Everything that was predicted, by job and start."""
+    def promoted(self) -> list[Promoted]:
+        """The models that were put to use, newest first."""
+        keys = (key for key in self.bucket.keys(PROMOTED_PREFIX) if key.endswith(".npz"))
+        return sorted(map(Promoted.from_key, keys), reverse=True)
+
+    def held(self) -> list[str]:
+        """Why models were held, each reason once."""
+        prefix = decision_key("").removesuffix(".json")
+        decisions = (self.decision(key.removeprefix(prefix).removesuffix(".json")) for key in self.bucket.keys(prefix))
+        return sorted({one["reason"] for one in decisions if one["decision"] == "held"})
+
+    def verdicts(self, since: date = date.min) -> list[Verdict]:
+        """Everything that was predicted of runs recorded since a day, by job and start."""
         reader = PredictionsReader(self.bucket.client, self.bucket.bucket)
-        keys = [key for key in reader.keys(PREDICTIONS_PREFIX) if key.endswith(".jsonl")]
+        first = predictions_prefix(since) if since > date.min else ""
+        keys = [key for key in reader.keys(PREDICTIONS_PREFIX) if key.endswith(".jsonl") and key >= first]
         found = [Verdict.from_json(line) for key in keys for line in reader.lines(key)]
         return sorted(found, key=lambda verdict: (verdict.job_name, verdict.started_at))
 

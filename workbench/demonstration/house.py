@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +24,13 @@ from workbench.cloud.processes import EmbeddedCloud, NothingRunsError
 from workbench.demonstration.assembly import synthesized
 from workbench.demonstration.progress import Advance, step
 from workbench.demonstration.stage_file import write_stage_file
+from workbench.etl_jobs_system import EtlJobsSystem
+from workbench.report_commands import write_report
+from workbench.sensors_system import SensorsSystem
 
 PATIENCE_SECONDS = 240.0
+# how much of a demonstration's past is in its report
+REPORTED = timedelta(days=120)
 _LOOK_SECONDS = 0.3
 
 
@@ -78,6 +84,20 @@ class House:
             synthesized(deployment, stage_file)
         with step(self.console, "Deploying: cdk deploy --all"):
             self.outputs = deployment.deploy(parameters=parameters)
+
+    def write_report(self) -> None:
+        """Write what the deployed pipelines have seen, as a page."""
+        sensors = self.outputs.get(SensorsSystem.stack(self.stage.name))
+        jobs = self.outputs.get(EtlJobsSystem.stack(self.stage.name))
+        now = self.clock.now()
+        write_report(
+            self.state / "report.html",
+            self.stage,
+            SensorsSystem(sensors, self.session, self.url) if sensors else None,
+            EtlJobsSystem(jobs, self.session, self.url) if jobs else None,
+            now - REPORTED,
+            now,
+        )
 
     def wait(
         self,
@@ -146,16 +166,19 @@ def play(parts: Sequence[Part], state: Path, console: Console) -> dict[str, Any]
             running = cloud.up(owner_pid=os.getpid())
             until_the_end.callback(_end, cloud)
         # an earlier demonstration's: its clock would be obeyed
-        for left in ("summary.json", "clock.json"):
+        for left in ("summary.json", "clock.json", "report.html"):
             (state / left).unlink(missing_ok=True)
         house = House(state, console, running.url)
         pipelines = {part.pipeline: until_the_end.enter_context(part.prepared(house)) for part in parts}
         house.deploy(pipelines, {name: value for part in parts for name, value in part.parameters.items()})
         for part in parts:
             summary |= part.run(house)
+        with step(console, "Writing the report"):
+            house.write_report()
     summary["seconds"] = round(time.monotonic() - began, 1)
     (state / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     console.print(f"{summary['seconds']:.0f} s. Summary: {state / 'summary.json'}", soft_wrap=True)
+    console.print(f"The report, for any browser: {state / 'report.html'}", soft_wrap=True)
     return summary
 
 
