@@ -17,8 +17,7 @@ class Observability:
     def __init__(self, function: str, stage: str) -> None:
         self._logger = Logger(service=function, use_rfc3339=True)
         self._metrics = Metrics(namespace=NAMESPACE, service=function)
-        # two stages of one account and region are two metrics
-        self._metrics.set_default_dimensions(stage=stage)
+        self._stage = stage
         self._counts: Counter[str] = Counter()
 
     def info(self, event: str, **fields: Any) -> None:
@@ -36,6 +35,8 @@ class Observability:
         for outcome, number in self._counts.items():
             self._metrics.add_metric(name=outcome, unit=MetricUnit.Count, value=number)
         if self._counts:
+            # two stages of one account and region are two metrics
+            self._metrics.add_dimension(name="stage", value=self._stage)
             self._metrics.flush_metrics()
         self._counts.clear()
 

@@ -24,7 +24,8 @@ MOST_LOGGED = 20
 
 def tell_of_text(observability: Observability, group: TextsOfOnePlace, outcome: SendOutcome) -> None:
     """Count and log what became of a text. An incident's reference is in its text, too, and in the log from its opening
-    on; the log has no phone number and no words of the text."""
+    on, as its reading is from the poll on; the log has no phone number and no words of the text."""
+    logged = group.incidents[:MOST_LOGGED]
     observability.count(f"Texts{outcome.title()}")
     if outcome in (SendOutcome.REFUSED, SendOutcome.UNCERTAIN):
         observability.count("TextFailures")
@@ -34,7 +35,8 @@ def tell_of_text(observability: Observability, group: TextsOfOnePlace, outcome: 
         kind=group.kind,
         contact_id=group.contact_id,
         incidents=len(group.incidents),
-        references=[incident.reference for incident in group.incidents[:MOST_LOGGED]],
+        references=[incident.reference for incident in logged],
+        readings=[incident.reading_id for incident in logged],
     )
 
 

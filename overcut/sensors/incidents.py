@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
+from overcut.sensors.readings import reading_id
+
 EQUIPMENT_FAULT = "equipment"
 STUCK_SENSOR = "stuck"
 # judged from readings
@@ -407,3 +409,8 @@ class Incident:
             f"{self.equipment.sensor_id} {self.kind} {self.opened_at.isoformat()}".encode()
         ).digest()
         return base64.b32encode(digest).decode()[:6]
+
+    @property
+    def reading_id(self) -> str:
+        """The reading that opened it; of a silence, where one would have been."""
+        return reading_id(self.equipment.sensor_id, self.opened_at)

@@ -40,6 +40,15 @@ class Reading:
     measured_at: datetime
     values: Mapping[str, float]
 
+    @property
+    def reading_id(self) -> str:
+        return reading_id(self.sensor_id, self.measured_at)
+
+
+def reading_id(sensor_id: str, measured_at: datetime) -> str:
+    """What a reading is called in every log, from the poll that heard it to the text about it."""
+    return f"{sensor_id}@{format_time(measured_at)}"
+
 
 def format_time(moment: datetime) -> str:
     """`moment` as ISO 8601 in UTC with whole seconds, which sorts as text: `2021-06-10T12:02:00Z`."""

@@ -172,7 +172,9 @@ def test_a_function_fails_without_what_it_is_granted(
 )
 def test_a_model_that_is_held_is_told_to_operations(house: House, stack: str, key: str) -> None:
     sqs, states = house.client("sqs"), house.client("stepfunctions")
-    queue = sqs.create_queue(QueueName=f"operations-of-{stack}")["QueueUrl"]
+    anybody = {"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}}
+    named = {"QueueName": f"operations-of-{stack}", "Attributes": {"Policy": json.dumps(anybody)}}
+    queue = sqs.create_queue(**named)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     found = house.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
     (topic,) = (

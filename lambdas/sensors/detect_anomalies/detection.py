@@ -362,7 +362,8 @@ class Detector:
                 )
                 opened = self._incident(sensor_id, kind, episode, IncidentState.OPEN, state)
                 self._incidents.open(opened, change)
-                self._outcomes.info("incident", reference=opened.reference, sensor_id=sensor_id, **bounds)
+                told = {"reference": opened.reference, "reading": opened.reading_id, "sensor_id": sensor_id}
+                self._outcomes.info("incident", **told, **bounds)
                 self._outcomes.count("IncidentsOpened")
             case ChangeKind.EXTEND:
                 self._incidents.update(sensor_id, kind, change, **bounds)

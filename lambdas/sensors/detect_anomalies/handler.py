@@ -111,7 +111,17 @@ def _arrival(record: Mapping[str, Any], made: Dependencies) -> Arrival | None:
     except (KeyError, TypeError, ValueError, RefusedError) as error:
         made.parked.park(record, f"not a reading: {error!r}")
         made.observability.count("RecordsParked")
+        made.observability.warning("parked", reading=_reading_id(record))
         return None
+
+
+def _reading_id(record: Any) -> str:
+    """As far as the record has the keys of one."""
+    try:
+        keys = record["dynamodb"]["Keys"]
+        return f"{keys['sensor_id']['S']}@{keys['measured_at']['S']}"
+    except (KeyError, TypeError):
+        return ""
 
 
 initialise(dependencies)

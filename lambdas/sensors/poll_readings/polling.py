@@ -7,7 +7,7 @@ A stream that ends or breaks off is taken up again after it, within the same pol
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,7 +28,7 @@ from lambdas.sensors.stores import (
     SourcesStore,
 )
 from overcut.sensors.layout import bucket_of, hour_of
-from overcut.sensors.readings import Reading, RefusedReadingError, parse_time
+from overcut.sensors.readings import Reading, RefusedReadingError, format_time, parse_time
 from overcut.sensors.server_sent_events import (
     EventStream,
     RefusedEvent,
@@ -42,6 +42,8 @@ from overcut.sensors.sources import FieldMapping
 HOLD_SECONDS = 130.0
 FLUSH_SECONDS = 1.0
 FLUSH_READINGS = 2_000
+# of a flush, so many readings are named in the log
+MOST_LOGGED = 20
 SEEN_SECONDS = 20
 NEXT_TRY = timedelta(minutes=1)
 # a source that answers 204 asks its clients to stay away
@@ -79,6 +81,8 @@ class Outcomes(Protocol):
     """Where outcomes are counted and told."""
 
     def count(self, outcome: str, number: int = 1) -> None: ...
+
+    def info(self, event: str, **fields: Any) -> None: ...
 
     def warning(self, event: str, **fields: Any) -> None: ...
 
@@ -295,8 +299,24 @@ class _Poll:
             state = poller.sources.get(source_id)
         poller.outcomes.count("ReadingsStored", len(readings))
         poller.outcomes.count("EventsQuarantined", len(self._quarantined))
+        self._tell(readings)
         self._readings, self._quarantined = {}, []
         self._successor_connected = state.connected_poll != self._poll_id
+
+    def _tell(self, readings: Sequence[Reading]) -> None:
+        """Log what is stored now, by the ids that are in the logs of whatever comes of it."""
+        outcomes, source_id = self._poller.outcomes, self._source.source_id
+        if readings:
+            outcomes.info(
+                "stored",
+                source_id=source_id,
+                number=len(readings),
+                readings=[one.reading_id for one in readings[:MOST_LOGGED]],
+                measured_from=format_time(min(one.measured_at for one in readings)),
+                measured_to=format_time(max(one.measured_at for one in readings)),
+            )
+        if self._quarantined:
+            outcomes.warning("quarantined", source_id=source_id, number=len(self._quarantined))
 
     def _hear(self, readings: list[Reading]) -> None:
         """Remember whom the source spoke of; now and then, for watch_sensors."""
