@@ -57,14 +57,35 @@ def make_bundle(group: str, sources: Iterable[str], target: Target, into: Path) 
     """
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
+    install(group, target, into)
+    for source in sources:
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, into / source, ignore=_NOT_SHIPPED)
+        else:
+            (into / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / source, into / source)
+    return into
+
+
+def install(group: str, target: Target, into: Path, project: Path = ROOT) -> None:
+    """Install the packages of a dependency group into a folder, at their locked versions, checked by hash.
+
+    Args:
+        project: the folder of `pyproject.toml` and `uv.lock`.
+
+    Raises:
+        BundlingError: one has no wheel for the target, or could not be had.
+    """
     # it names each wheel's address, so nothing is asked of an index and what was had once is had without a network
     locked = into.parent / f"pylock.{into.name}.toml"
     _uv(
+        project,
         *("export", "--frozen", "--no-emit-project", "--only-group", group),
         *("--quiet", "--format", "pylock.toml", "--output-file", str(locked)),
     )
     platform = ["--python-platform", _PLATFORMS[target.platform]] if target.platform in _PLATFORMS else []
     _uv(
+        project,
         *("pip", "install", "--quiet", "--target", str(into), "--requirements", str(locked)),
         *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--python-version", target.python_version),
         *platform,
@@ -75,13 +96,6 @@ def make_bundle(group: str, sources: Iterable[str], target: Target, into: Path) 
         for file in into.glob(f"*.dist-info/{written_by_installer}"):
             file.unlink()
     (into / ".lock").unlink(missing_ok=True)
-    for source in sources:
-        if (ROOT / source).is_dir():
-            shutil.copytree(ROOT / source, into / source, ignore=_NOT_SHIPPED)
-        else:
-            (into / source).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / source, into / source)
-    return into
 
 
 def to_tar_gz(folder: Path) -> Path:
@@ -98,11 +112,11 @@ def to_tar_gz(folder: Path) -> Path:
     return packed
 
 
-def _uv(*arguments: str) -> None:
+def _uv(project: Path, *arguments: str) -> None:
     environment = {"UV_CACHE_DIR": str(ROOT / ".tools" / "uv-cache"), **os.environ}
     done = subprocess.run(  # noqa: S603  # the project's own tool, by argument list
         [uv.find_uv_bin(), "--color", "never", *arguments],
-        cwd=ROOT,
+        cwd=project,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -57,17 +57,17 @@ class World(NoTexts):
         self._execution(0.6)
         # an hour later nothing is left to do but what the faults left
         self.now = MONDAY + timedelta(days=0.7)
-        self._open_tickets()
+        self.open_tickets()
 
     def _execution(self, day: float) -> None:
         """What one hour's workflow does."""
         self.now = MONDAY + timedelta(days=day)
         for wait in WAITS:
             self.now += timedelta(minutes=wait)
-            if self.injector.invoke(self._open_tickets, owing=EntriesOwedError):
+            if self.injector.invoke(self.open_tickets, owing=EntriesOwedError):
                 return
 
-    def _open_tickets(self) -> None:
+    def open_tickets(self) -> None:
         context = SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)
         opening.handler({"until": self.now.isoformat().replace("+00:00", "Z")}, cast(Any, context))
 
@@ -113,7 +113,7 @@ class OverWebhook(World):
         self.cloud.predict([verdict(0), verdict(0.3), verdict(0.4, Judgement.HEALTHY)])
         self._execution(0.5)
         self.now = MONDAY + timedelta(days=0.6)
-        self._open_tickets()
+        self.open_tickets()
 
     def __init__(self, cloud: EtlCloud, injector: Injector) -> None:
         super().__init__(cloud, injector)
