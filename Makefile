@@ -22,10 +22,10 @@ JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
 PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stream faults soak docs check benchmark sbom format clean
+.PHONY: help setup demo test stream faults soak docs check benchmark sbom keep-release format clean
 
 help: ## list what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.ready node_modules/.ready ## install everything into this checkout
 
@@ -81,6 +81,9 @@ docs: setup ## make the site of docs/ in dist/docs
 
 sbom: ## write dist/sbom.cdx.json, the bill of materials of the lock files
 	$(PYTHON) -m workbench.sbom dist/sbom.cdx.json
+
+keep-release: setup ## keep this version's templates, bundles and data, for the tests of upgrades
+	.venv/bin/python -m tests.upgrades.keep
 
 format: setup ## rewrite the code in the project's format
 	.venv/bin/ruff format .

@@ -27,6 +27,7 @@ from overcut.etl_jobs.tickets import (
     deduplication_key,
 )
 from overcut.etl_jobs.verdicts import Kind, Verdict
+from overcut.formats import check_format
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -314,6 +315,7 @@ def _head_item(head: TicketHead) -> Attributes:
 
 def _head_from_item(item: Mapping[str, Any]) -> TicketHead:
     values = from_attributes(item)
+    check_format("ticket head", values)
     return TicketHead(
         job_name=values["job_name"],
         kind=Kind(values["kind"]),
@@ -357,6 +359,7 @@ def _entry_item(entry: Entry) -> Attributes:
 
 def _entry_from_item(item: Mapping[str, Any]) -> Entry:
     values = from_attributes(item)
+    check_format("ticket entry", values)
     return Entry(
         job_name=values["job_name"],
         kind=Kind(values["kind"]),

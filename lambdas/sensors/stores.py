@@ -30,6 +30,7 @@ from lambdas.runtime.dynamodb import (
 )
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
+from overcut.formats import check_format
 from overcut.sensors.alerts import Budget, TextsOfOnePlace, digest_is_due
 from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.incidents import (
@@ -164,7 +165,9 @@ def reading_from_item(item: Mapping[str, Any]) -> Reading:
 
     Raises:
         KeyError, TypeError, ValueError, RefusedReadingError: it holds none.
+        UnknownFormatError: another version of Overcut stored it.
     """
+    check_format("reading", item)
     return Reading(
         item["sensor_id"]["S"],
         parse_time(item["measured_at"]["S"]),
@@ -312,6 +315,7 @@ def _sensor_item(sensor: Sensor, buckets: int) -> Attributes:
 
 def _sensor_from_item(item: Mapping[str, Any]) -> Sensor:
     values = from_attributes(item)
+    check_format("sensor", values)
     values.pop("bucket", None)
     if "learning" in values:
         values["learning"] = Learning(int(values["learning"]["readings"]), values["learning"]["until"])
@@ -409,6 +413,7 @@ def _cutoff_item(cutoff: Cutoff) -> Attributes:
 
 def _cutoff_from_item(item: Mapping[str, Any]) -> Cutoff:
     values = from_attributes(item)
+    check_format("cutoff", values)
     # names that thousands of cutoffs share
     for name in ("cohort_id", "model_version"):
         values[name] = sys.intern(values[name])
@@ -533,6 +538,7 @@ class SourcesStore:
 
 def _source_from_item(item: Mapping[str, Any]) -> Source:
     values = from_attributes(item)
+    check_format("source", values)
     values.pop("source_id", None)
     return Source(**{**values, "failures_in_a_row": int(values.get("failures_in_a_row", 0))})
 
@@ -744,7 +750,7 @@ class IncidentsStore:
     def stretches(self, since: datetime) -> Iterator[dict[str, str]]:
         """Of every incident whose readings were anomalous since a moment, in no order: `sensor_id`,
         `first_anomalous_at`, `last_anomalous_at` and, if it has one, what a person called it, `label`."""
-        names = ("sensor_id", "first_anomalous_at", "last_anomalous_at", "label")
+        names = ("sensor_id", "first_anomalous_at", "last_anomalous_at", "label", "format")
         kinds = {f":{kind}": {"S": kind} for kind in KINDS}
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.table,
@@ -756,7 +762,9 @@ class IncidentsStore:
             ExpressionAttributeValues={":since": {"S": format_time(since)}, **kinds},
         )
         for page in pages:
-            yield from map(from_attributes, page["Items"])
+            for stretch in map(from_attributes, page["Items"]):
+                check_format("incident", stretch)
+                yield stretch
 
     def known(self, reference: str = "") -> Iterator[KnownIncident]:
         """Every incident, or those of a reference, in no order; reads the whole table."""
@@ -1105,6 +1113,7 @@ def _head_item(sensor_id: str, kind: str, head: Head) -> Attributes:
 
 def _head_from_item(item: Mapping[str, Any]) -> Head:
     values = from_attributes(item)
+    check_format("incident head", values)
     return Head(
         version=int(values["version"]),
         opened_at=parse_time(values["incident_opened_at"]),
@@ -1148,6 +1157,7 @@ def _text_values(text: Text) -> dict[str, Any]:
 def incident_from_item(item: Mapping[str, Any]) -> Incident:
     """The incident that an item of the Incidents table holds."""
     values = from_attributes(item)
+    check_format("incident", values)
     return Incident(
         equipment=Equipment(**values["equipment"]),
         kind=values["kind"],
@@ -1196,13 +1206,18 @@ class DataBucket(Bucket):
     """The data bucket: exported readings, forests, what could not be read, and which sensors were seen when."""
 
     def seen(self, source_id: str) -> SourceSeen | None:
-        """When a source and its sensors were heard; None before the first time."""
+        """When a source and its sensors were heard; None before the first time.
+
+        Raises:
+            UnknownFormatError: another version of Overcut stored it.
+        """
         try:
             stored = json.loads(gzip.decompress(self.get(_seen_key(source_id))))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
                 return None
             raise
+        check_format("seen", stored)
         sensors = {sensor_id: SensorSeen(*row) for sensor_id, row in stored.pop("sensors").items()}
         return SourceSeen(sensors, **stored)
 

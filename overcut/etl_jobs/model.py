@@ -23,6 +23,7 @@ from overcut import RefusedError
 from overcut.etl_jobs.features import FEATURES, MIN_RUNS, SEASON_SIZE, Baseline, Floats
 from overcut.etl_jobs.forest import Forest, is_sound, isolation_score
 from overcut.etl_jobs.job_runs import JobRun, Status
+from overcut.formats import READ_FORMATS
 
 SCHEMA_VERSION = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -277,9 +278,9 @@ def load_model(stored: bytes, wanted: Callable[[str], bool] | None = None) -> Mo
     try:
         with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
             head = json.loads(archive["head"].tobytes())
-            if head["schema_version"] != SCHEMA_VERSION:
+            if head["schema_version"] not in (read := READ_FORMATS["model of ETL jobs"]):
                 raise ModelRefusedError(
-                    f"the model has schema {head['schema_version']}, this code reads {SCHEMA_VERSION}: train again"
+                    f"the model has schema {head['schema_version']}, this code reads {read}: train again"
                 )
             if tuple(head["features"]) != FEATURES:
                 raise ModelRefusedError(

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from overcut.formats import check_format
+
 
 class Kind(StrEnum):
     """What a ticket may be about; each job has at most one open ticket of each."""
@@ -83,6 +85,7 @@ class Verdict:
     @classmethod
     def from_json(cls, line: str | bytes) -> "Verdict":
         fields = json.loads(line)
+        check_format("verdict", fields)
         for name in ("started_at", "recorded_at"):
             fields[name] = datetime.fromisoformat(fields[name])
         fields["judgement"] = Judgement(fields["judgement"])

@@ -22,6 +22,7 @@ from typing import Any
 from krcf import RandomCutForest
 
 from overcut import RefusedError
+from overcut.formats import READ_FORMATS
 from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.features import CHANNELS, FEATURES, SCALES, Feature
 from overcut.sensors.forest import dump_forest, forest_score, load_forest
@@ -171,8 +172,8 @@ def load_model(stored: bytes) -> Model:
     try:
         with zipfile.ZipFile(io.BytesIO(stored)) as archive:
             told = json.loads(archive.read("model.json"))
-            if told["format"] != FORMAT:
-                raise ModelError(f"the model has format {told['format']!r}, not {FORMAT}: train again")
+            if told["format"] not in (read := READ_FORMATS["model of sensors"]):
+                raise ModelError(f"the model has format {told['format']!r}, not one of {read}: train again")
             return Model(
                 tuple(
                     Channel(name, load_forest(archive.read(f"{name}.msgpack")), rarity and Rarity(**rarity))

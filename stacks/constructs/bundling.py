@@ -77,7 +77,7 @@ def install(group: str, target: Target, into: Path, project: Path = ROOT) -> Non
         BundlingError: one has no wheel for the target, or could not be had.
     """
     # it names each wheel's address, so nothing is asked of an index and what was had once is had without a network
-    locked = into.parent / f"pylock.{into.name}.toml"
+    locked = into.parent / f"pylock.{into.name.replace('.', '-')}.toml"
     _uv(
         project,
         *("export", "--frozen", "--no-emit-project", "--only-group", group),

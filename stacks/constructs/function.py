@@ -38,6 +38,7 @@ def shared_sources(pipeline: str) -> list[str]:
     shared = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lambdas" / pipeline).glob("*.py"))]
     return [
         "overcut/__init__.py",
+        "overcut/formats.py",
         "overcut/plain_text.py",
         f"overcut/{pipeline}",
         "lambdas/__init__.py",

@@ -1,5 +1,6 @@
 """poll_readings over real loopback sockets: what a source streams is stored or in quarantine, whatever happens."""
 
+import gzip
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from lambdas.sensors.poll_readings import polling
 from lambdas.sensors.poll_readings.connection import Connection, SourceUnreachableError, stream_pool
 from lambdas.sensors.poll_readings.polling import Poller, SourceSetting
 from lambdas.sensors.stores import DataBucket, Sensor
+from overcut.formats import UnknownFormatError
 from overcut.sensors.layout import bucket_of
 from overcut.sensors.readings import Reading
 from overcut.sensors.server_sent_events import (
@@ -644,6 +646,20 @@ def test_readings_are_stored_though_it_cannot_be_kept_who_was_heard(
     assert ingestion.outcomes.counted["SeenNotKept"] >= 1
     ingestion.poll(serve(STREAM + event("2", 28)).url)
     assert ingestion.cloud.data.seen("device")
+
+
+def test_readings_are_stored_beside_what_a_newer_version_keeps_of_who_was_heard(
+    ingestion: Ingestion, serve: Callable[..., Script]
+) -> None:
+    newer = gzip.compress(json.dumps({"format": 2, "heard": {}}).encode())
+    ingestion.cloud.data.put("seen/device.json.gz", newer)
+    with pytest.raises(UnknownFormatError, match="seen has format 2"):
+        ingestion.cloud.data.seen("device")
+    ingestion.poll(serve(STREAM + event("1", 27)).url)
+    assert ingestion.stored() == [reading(27)]
+    assert ingestion.cloud.sources.get("device").cursor == "1"
+    assert ingestion.outcomes.counted["SeenNotKept"] >= 1
+    assert ingestion.cloud.data.get("seen/device.json.gz") == newer
 
 
 # --- the function itself ---

@@ -1,5 +1,6 @@
 """The training script under the container's contract: arguments, environment, model directory, and nothing else."""
 
+import io
 import json
 import math
 import multiprocessing
@@ -16,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from arro3.core import DataType, RecordBatch, Table
+from arro3.io import read_parquet, write_parquet
 
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import Learning, Sensor, cutoffs_key, load_cutoffs
+from overcut.formats import UnknownFormatError
 from overcut.sensors.cohorts import SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import Cutoff, in_force, retired
 from overcut.sensors.incidents import (
@@ -357,6 +361,21 @@ def test_a_slow_sensor_is_learned_from_more_of_the_past(cloud: Cloud) -> None:
     found = {one.series.sensor_id: one.series for one in read_window(cloud.data, ends_at, timedelta(hours=14))}
     assert found["slow"].values[:, 0].tolist() == [float(k) for k in range(120, 960)]
     assert len(found["fast"].measured_at) == 14 * 60
+
+
+def test_exports_whose_times_have_another_unit_are_refused(cloud: Cloud) -> None:
+    """Taken for microseconds they would be of another year, and left out without a word."""
+    stored, _ = readings_to_parquet(readings_of("fridge-1", range(60)))
+    table = read_parquet(io.BytesIO(stored)).read_all()
+    columns: dict[str, Any] = {name: table[name].combine_chunks() for name in table.schema.names}
+    times = DataType.timestamp("ns", tz="UTC")
+    columns["measured_at"] = columns["measured_at"].cast(times)
+    batch = RecordBatch.from_pydict(columns)
+    written = io.BytesIO()
+    write_parquet(Table.from_batches([batch], schema=batch.schema), written)
+    cloud.data.put(readings_key(MIDNIGHT, 0), written.getvalue())
+    with pytest.raises(UnknownFormatError, match="export them again"):
+        list(read_window(cloud.data, TRAINED_AT, timedelta(days=1)))
 
 
 def test_a_sensor_that_slowed_down_is_learned_as_slow(cloud: Cloud) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import ROOT, resources_of
 from tests.upgrades import stored
-from tests.upgrades.releases import CLOCK, PIPELINES, RELEASES, SOURCE, packed, stack_name
+from tests.upgrades.releases import CLOCK, PIPELINES, RELEASES, SOURCE, packed, settings, stack_name
 from workbench.cloud.deploy import Deployment
 from workbench.demonstration.stage_file import write_stage_file
 
@@ -28,9 +28,7 @@ OWN = ("overcut", "lambdas", "training")
 
 def keep(folder: Path, workspace: Path) -> None:
     """Write the release that this tree is."""
-    device = {"sources": {"device": {"url": SOURCE, "measures": {"temperature": "C"}}}}
-    settings = {"sensors": device, "etl_jobs": {}}
-    stage_file = write_stage_file(workspace / "local.toml", clock=Path(CLOCK), pipelines=settings)
+    stage_file = write_stage_file(workspace / "local.toml", clock=Path(CLOCK), pipelines=settings(SOURCE))
     for stage, file in (("local", str(stage_file)), ("prod", "prod")):
         assembly = Deployment("http://127.0.0.1:1", workspace / stage).synthesize(file)
         (folder / stage).mkdir(parents=True)

@@ -5,7 +5,7 @@ releases/0.1.0/
   bundles.tar.xz   the release's own code in each bundle, its lock file, and `groups.json`: what is installed beside it
   stored.tar.xz    items and objects of both pipelines
 
-Local is the local stage with `CLOCK` for its clock and `SOURCE` for its source, which a deployment replaces.
+Local is the local stage with the settings below, and `CLOCK` and `SOURCE` for what a deployment replaces.
 """
 
 import io
@@ -19,6 +19,7 @@ from typing import Any
 
 from stacks.constructs.bundling import Target, install, to_tar_gz
 from tests.upgrades.stored import Stored
+from workbench.demonstration.sensors import SILENT_AFTER_MINUTES
 
 RELEASES = Path(__file__).parent / "releases"
 PIPELINES = ("sensors", "etl_jobs")
@@ -27,6 +28,12 @@ CLOCK, SOURCE = "/overcut/clock.json", "http://127.0.0.1:1/events"
 
 def stack_name(stage: str, pipeline: str) -> str:
     return f"Overcut-{stage}-{pipeline.replace('_', '-')}"
+
+
+def settings(source: str) -> dict[str, dict[str, Any]]:
+    """What of the local stage is set otherwise: the source's address, and a clock that jumps makes no silence."""
+    device = {"url": source, "measures": {"temperature": "C"}}
+    return {"sensors": {"sources": {"device": device}, "silent_after_minutes": SILENT_AFTER_MINUTES}, "etl_jobs": {}}
 
 
 @dataclass(frozen=True)

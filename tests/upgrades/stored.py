@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from math import sin
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +105,9 @@ class Stored:
 
 
 def value(sensor_id: str, minute: int) -> float:
-    """What a sensor shows: `over` had a fault from minute 320 to 326, `lasting` has one since 356."""
-    usual = 4.0 + (sensor_id == "over") + 0.5 * sin(minute / 9) + 0.1 * sin(minute * 7.0)
-    faults = {"over": 320 <= minute < 327, "lasting": 356 <= minute}
+    """What a sensor shows: `over` had a fault from minute 320 to 326, `lasting` has one from 356 to 374."""
+    usual = 4.0 + (sensor_id == "over") + Random(minute).gauss(0.0, 0.2)
+    faults = {"over": 320 <= minute < 327, "lasting": 356 <= minute < 375}
     return round(usual + 9.0 * faults[sensor_id], 2)
 
 
@@ -134,12 +134,12 @@ class SensorsPipeline:
         self._world.wall = int(moment.timestamp())
         return moment
 
-    def stream(self, first: int, last: int, shown: Callable[[str, int], float] = value) -> None:
+    def stream(self, first: int, last: int) -> None:
         """The device says what it shows from minute `first` to `last`; it is polled, and judged ten minutes at once."""
         for begin in range(first, last + 1, 10):
             minutes = range(begin, min(begin + 10, last + 1))
             new = [
-                Reading(sensor_id, NOON + minute * MINUTE, {"temperature": shown(sensor_id, minute)})
+                Reading(sensor_id, NOON + minute * MINUTE, {"temperature": value(sensor_id, minute)})
                 for minute in minutes
                 for sensor_id in ("over", "lasting")
             ]
@@ -225,7 +225,7 @@ def sensors_pipeline(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[Sensor
 def write_sensors(pipeline: SensorsPipeline) -> Stored:
     """A day in the life of two sensors."""
     cloud = pipeline.cloud
-    about = {"kind": "fridge", "customer": "north", "site": "Aarhus"}
+    about: Any = {"kind": "fridge", "customer": "north", "site": "Aarhus"}
     names = ("over", "lasting")
     cloud.sensors.put([Sensor(name, "", {}, name=f"Fridge {name}", **about) for name in names], 1)
     for hour in range(0, TRAINED, 60):
@@ -335,6 +335,7 @@ class EtlJobsPipeline:
 def etl_jobs_pipeline(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[EtlJobsPipeline]:
     injector = Injector()
     with in_the_way(injector, patch), over_webhook(injector, patch) as inner:
+        assert isinstance(inner, OverWebhook)
         environment = {"BUCKETS": "1", "MISSED_AFTER_MINUTES": "60", "SM_MODEL_DIR": str(folder)}
         for name, setting in {**environment, "TRAINING_JOB_NAME": "nightly"}.items():
             patch.setenv(name, setting)

@@ -17,12 +17,14 @@ from arro3.core import ChunkedArray, DataType, dictionary_dictionary, dictionary
 from arro3.io import read_parquet
 from numpy.typing import NDArray
 
+from overcut.formats import UnknownFormatError
 from overcut.sensors.cohorts import SensorSeries
 from overcut.sensors.layout import day_prefix, days_of_window
 from overcut.sensors.learning import window_of
 
 READING_THREADS = 8
 _MICROSECONDS = 1_000_000
+_TIME = DataType.timestamp("us", tz="UTC")
 # a reading's time takes the lower half of a number that readings are sorted by
 _TIME_BITS = 32
 
@@ -99,6 +101,9 @@ def _read_bucket(
     parts = []
     for stored in objects:
         table = read_parquet(io.BytesIO(stored)).read_all()
+        # in other units a time would be one of another year
+        if (unit := table.schema.field("measured_at").type) != _TIME:
+            raise UnknownFormatError(f"exported readings have times of type {unit}, not {_TIME}: export them again")
         times = table["measured_at"].cast(DataType.int64()).to_numpy() // _MICROSECONDS
         inside = (first <= times) & (times < last)
         of_sensor, of_measure = _codes(table["sensor_id"], sensors), _codes(table["measure"], measures)

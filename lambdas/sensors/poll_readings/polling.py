@@ -27,6 +27,7 @@ from lambdas.sensors.stores import (
     Source,
     SourcesStore,
 )
+from overcut.formats import UnknownFormatError
 from overcut.sensors.layout import bucket_of, hour_of
 from overcut.sensors.readings import Reading, RefusedReadingError, format_time, parse_time
 from overcut.sensors.server_sent_events import (
@@ -338,12 +339,12 @@ class _Poll:
                 self._seen.join(stored, now)
             self._poller.bucket.put_seen(source_id, self._seen)
             self._seen_is_kept = True
-        except (ClientError, BotoCoreError):
+        except (ClientError, BotoCoreError, UnknownFormatError):
             self._poller.outcomes.count("SeenNotKept")
         self._seen_kept_at = now
 
     def _stored_seen(self) -> SourceSeen | None:
         try:
             return self._poller.bucket.seen(self._source.source_id)
-        except (ClientError, BotoCoreError):
+        except (ClientError, BotoCoreError, UnknownFormatError):
             return None
