@@ -35,10 +35,22 @@ def keep(folder: Path, workspace: Path) -> None:
         for pipeline in PIPELINES:
             shutil.copy(assembly / f"{stack_name(stage, pipeline)}.template.json", folder / stage)
         if stage == "local":
-            for name in ("manifest.json", *(path.name for path in assembly.glob("*.assets.json"))):
-                shutil.copy(assembly / name, folder / stage)
+            for path in assembly.glob("*.assets.json"):
+                shutil.copy(path, folder / stage)
+            manifest = deployable(json.loads((assembly / "manifest.json").read_text()))
+            (folder / stage / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
             (folder / "bundles.tar.xz").write_bytes(packed(own_code(assembly)))
     (folder / "stored.tar.xz").write_bytes(packed(dict(everything_stored(workspace))))
+
+
+def deployable(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of what is deployed alone: without where in the code each resource was made."""
+    artifacts = {
+        name: {key: value for key, value in artifact.items() if key not in ("metadata", "additionalMetadataFile")}
+        for name, artifact in manifest["artifacts"].items()
+        if artifact["type"] in ("aws:cloudformation:stack", "cdk:asset-manifest")
+    }
+    return {"version": manifest["version"], "artifacts": artifacts}
 
 
 def own_code(assembly: Path) -> dict[str, bytes]:

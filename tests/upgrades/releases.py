@@ -65,7 +65,7 @@ class Release:
             bundle = into / asset.removesuffix(".tar.gz")
             install(group, target, bundle, project=into)
             if asset.endswith(".tar.gz"):
-                to_tar_gz(bundle)
+                to_tar_gz(bundle).rename(into / asset)
         return into
 
 
