@@ -101,7 +101,7 @@ class RoughTape(Tape):
         generation, _, position = (last_event_id or "").partition("-")
         if generation == str(self.generation) and position.isdigit():
             return int(position) + 1
-        return max(0, released - REMEMBERED)
+        return max(0, released - REMEMBERED) if self.generation else 0
 
 
 @dataclass

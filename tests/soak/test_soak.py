@@ -47,8 +47,8 @@ STARTED_AT = datetime(2026, 3, 2, tzinfo=UTC)
 LIVE_FROM = STARTED_AT + timedelta(days=1)
 ENDS_AT = STARTED_AT + timedelta(days=DAYS)
 MISHAPS = {"refused": 0.01, "unanswered": 0.003}
-# clock seconds a second of the machine, by how many events wait to be stored
-SPEEDS = ((1_000, 600.0), (3_000, 200.0), (6_000, 60.0))
+# clock seconds a second of the machine, while fewer events wait to be stored, and records on the stream are younger
+SPEEDS = ((1_000, 5.0, 600.0), (3_000, 15.0, 200.0), (6_000, 40.0, 60.0))
 SLOWEST = 10.0
 # between two functions that are killed, of the machine's time
 KILL_SECONDS = 10.0
@@ -60,6 +60,7 @@ STALE_MINUTES = 6 * 60
 SETTLE_SECONDS = 260.0
 PROMISED = timedelta(minutes=10)
 CONSOLE = Console(width=120)
+STACK = SensorsSystem.stack("local")
 
 
 @dataclass
@@ -88,6 +89,20 @@ class Soak:
             # a source that was started anew repeats what it still has
             behind += tape.released(now) - int(position or -1) - 1 if generation == str(tape.generation) else 3_000
         return behind
+
+    def age_of_records(self) -> float:
+        """How long the records that were judged in the last half minute had waited on the stream, in seconds."""
+        now = datetime.now(UTC)
+        points = self.house.session.client("cloudwatch", endpoint_url=self.house.url).get_metric_statistics(
+            Namespace="AWS/Lambda",
+            MetricName="IteratorAge",
+            Dimensions=[{"Name": "FunctionName", "Value": self.house.outputs[STACK]["DetectAnomalies"]}],
+            StartTime=now - timedelta(seconds=30),
+            EndTime=now + timedelta(seconds=30),
+            Period=1,
+            Statistics=["Maximum"],
+        )["Datapoints"]
+        return max((point["Maximum"] / 1000 for point in points), default=0.0)
 
     def kill_a_function(self) -> None:
         """End the process of a function, whatever it is doing."""
@@ -205,7 +220,6 @@ def soak(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soa
     driven.faces.append(face)
     devices = {source: _device(tape, house) for source, tape in fleet.tapes.items()}
     contacts = {f"plant-{number}": {"sites": [f"Plant {number}"]} for number in range(SITES)}
-    stack = SensorsSystem.stack("local")
     house.deploy(
         {
             "sensors": {
@@ -218,9 +232,9 @@ def soak(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soa
                 "texts_per_hour": 1_000,
             }
         },
-        {f"{stack}:{phone_parameter(c)}": f"+1202555{100 + n:04d}" for n, c in enumerate([*contacts, "maintenance"])},
+        {f"{STACK}:{phone_parameter(c)}": f"+1202555{100 + n:04d}" for n, c in enumerate([*contacts, "maintenance"])},
     )
-    system = SensorsSystem(house.outputs[stack], house.session, house.url)
+    system = SensorsSystem(house.outputs[STACK], house.session, house.url)
     system.sensors.put(fleet.sensors, house.stage.with_sensors().sensors.export_buckets)
     running_soak = Soak(house, system, devices, fleet.tapes, driven, random.Random(SEED), _emulator(running.pid))
     yield running_soak
@@ -241,6 +255,14 @@ def _wait_until_stored(soak: Soak, patience: float) -> None:
     assert soak.waiting() == 0, "not all of what was sent was stored in time"
 
 
+def _wait_until_judged(soak: Soak) -> None:
+    """Until detect_anomalies is handed nothing more."""
+    before = -1
+    while (judged := soak.system.judged_readings()) > before:
+        before = judged
+        time.sleep(15)
+
+
 def _drive(soak: Soak) -> None:
     """Let the live days pass, as fast as what was sent is stored."""
     hours = timedelta(hours=1)
@@ -257,8 +279,8 @@ def _drive(soak: Soak) -> None:
     kill_at = time.monotonic() + KILL_SECONDS
     told_at = 0.0
     while soak.house.clock.now() < ENDS_AT + timedelta(hours=2):
-        waiting = soak.waiting()
-        speed = next((speed for most, speed in SPEEDS if waiting < most), SLOWEST)
+        waiting, age = soak.waiting(), soak.age_of_records()
+        speed = next((speed for most, oldest, speed in SPEEDS if waiting < most and age < oldest), SLOWEST)
         soak.set_clock(soak.house.clock.now(), speed)
         while happenings and happenings[0][0] <= soak.house.clock.now():
             _, what = happenings.pop(0)
@@ -274,7 +296,9 @@ def _drive(soak: Soak) -> None:
             kill_at = time.monotonic() + soak.rng.uniform(0.5, 1.5) * KILL_SECONDS
         if time.monotonic() - told_at > 20:
             told_at = time.monotonic()
-            CONSOLE.print(f"{soak.house.clock.now():%A %H:%M}, {speed:g} times as fast, {waiting} events wait")
+            CONSOLE.print(
+                f"{soak.house.clock.now():%A %H:%M}, {speed:g} times as fast, {waiting} events wait, {age:.0f} s on the stream"
+            )
         time.sleep(0.25)
     for training in trainings:
         training.join()
@@ -333,9 +357,10 @@ def test_nothing_is_lost_in_four_rough_days(soak: Soak, fleet: Fleet) -> None:
     soak.system.start_polls()
     _wait_until_stored(soak, patience=300)
     _train(soak, "soak-first")
-    soak.set_clock(LIVE_FROM, SPEEDS[0][1])
+    soak.set_clock(LIVE_FROM, SLOWEST)
     _drive(soak)
     _wait_until_stored(soak, patience=180)
+    _wait_until_judged(soak)
     time.sleep(SETTLE_SECONDS)
     soak.set_clock(soak.house.clock.now() + timedelta(hours=3), SLOWEST)
     assert soak.system.export("soak-last") == "SUCCEEDED"
