@@ -297,7 +297,8 @@ def _drive(soak: Soak) -> None:
         if time.monotonic() - told_at > 20:
             told_at = time.monotonic()
             CONSOLE.print(
-                f"{soak.house.clock.now():%A %H:%M}, {speed:g} times as fast, {waiting} events wait, {age:.0f} s on the stream"
+                f"{soak.house.clock.now():%A %H:%M}, {speed:g} times as fast, {waiting} events wait,"
+                f" {age:.0f} s on the stream"
             )
         time.sleep(0.25)
     for training in trainings:
