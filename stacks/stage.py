@@ -24,11 +24,13 @@ _SCHEDULE = r"^(rate|cron)\(.+\)$"
 _INSTANCE = r"^ml\.[a-z0-9]+\.[a-z0-9]+$"
 _LAKE = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.*()=-]+/)*)?$"
 _DAY_FOLDERS = r"^[A-Za-z0-9=%/_.-]+$"
+_DOMAIN = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$"
 _FIELD_PATH = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 _PATTERNS = {
     _LAKE: "empty, or an S3 prefix that ends in a slash, such as s3://analytics-lake/job-runs/",
     _DAY_FOLDERS: "a folder's name as strftime makes it, such as dt=%Y-%m-%d or %Y/%m/%d",
     _FIELD_PATH: "names with dots between them, such as metrics.rows.loaded",
+    _DOMAIN: "a domain in lower case, such as plant.example.com",
     _NAME: "a name of lower-case letters, digits and hyphens, at most 31, that begins with a letter",
     _REGION: "an AWS region, such as eu-central-1",
     _SCHEDULE: 'an EventBridge schedule, such as "cron(30 2 * * ? *)" or "rate(1 day)"',
@@ -122,10 +124,30 @@ class Source(_Settings):
 
 
 class Contact(_Settings):
-    """Somebody to text. Whose equipment, and where; the phone number is a parameter of the stack."""
+    """Somebody to text. Whose equipment, and where; the phone number is a parameter of the stack.
+
+    Attributes:
+        escalate_to: the contact who is texted next when this one does not answer; nobody, if empty.
+    """
 
     customers: list[str] = []
     sites: list[str] = []
+    escalate_to: str = ""
+
+
+class Page(_Settings):
+    """The page that a text links to.
+
+    Attributes:
+        domain: what links begin with, where you have put one in front of the function's own URL.
+        link_hours: how long a link works.
+        snooze_minutes: when who has snoozed an incident is asked again.
+    """
+
+    # a longer one would leave a text too little room
+    domain: Annotated[str, Field(pattern=_DOMAIN, max_length=64)] | None = None
+    link_hours: Annotated[int, Field(ge=1, le=14 * 24)] = 48
+    snooze_minutes: Annotated[int, Field(ge=5, le=24 * 60)] = 60
 
 
 class Sensors(_Settings):
@@ -140,6 +162,7 @@ class Sensors(_Settings):
         text_spend_limit_usd: what SNS lets the account spend on texts in a month; operations hear of four fifths of it.
         training_overdue_days: operations hear of it when no training succeeded for so long.
         texted_kinds: the kinds of incidents that people are texted about; the others are only kept.
+        escalate_after_minutes: an incident that nobody has answered for so long goes to the next contact.
     """
 
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
@@ -159,6 +182,8 @@ class Sensors(_Settings):
     training_overdue_days: Annotated[int, Field(ge=1, le=7)] = 3
     silent_after_minutes: Annotated[int, Field(ge=5, le=7 * 24 * 60)] = 15
     texted_kinds: list[IncidentKind] = list(get_args(IncidentKind))
+    escalate_after_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 15
+    page: Page = Page()
     num_trees: Annotated[int, Field(ge=10, le=200)] = 30
     num_samples_per_tree: Annotated[int, Field(ge=32, le=1024)] = 128
     training_window_days: Annotated[int, Field(ge=1, le=365)] = 14
@@ -173,6 +198,15 @@ class Sensors(_Settings):
         if self.default_contact not in self.contacts:
             known = ", ".join(sorted(self.contacts))
             raise ValueError(f"default_contact must be one of {known}, not {self.default_contact!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _incidents_escalate_to_others(self) -> "Sensors":
+        for name, contact in self.contacts.items():
+            others = sorted(self.contacts.keys() - {name})
+            if contact.escalate_to and contact.escalate_to not in others:
+                allowed = f"one of {', '.join(others)}" if others else "another contact, and there is none"
+                raise ValueError(f"contacts.{name}.escalate_to must be {allowed}, not {contact.escalate_to!r}")
         return self
 
 

@@ -12,25 +12,16 @@ from rich.table import Table
 from overcut import RefusedError
 from overcut.plain_text import visible
 from overcut.sensors.cutoffs import Cutoff
-from overcut.sensors.features import Feature
-from overcut.sensors.incidents import STUCK_SENSOR, Cause, Incident
+from overcut.sensors.incidents import Cause, Incident
 from overcut.sensors.judging import explain as explain_cause
 from overcut.sensors.models import Model, Score, load_model, score_reading
 from overcut.sensors.readings import format_time, parse_time
+from overcut.sensors.wording import in_words
 from stacks.stage import read_stage
 from workbench.aws_commands import AwsCommand
 from workbench.incidents_commands import measured, whose
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
-
-WORDS: dict[Feature, str] = {
-    "jump": "jumped away from where it was ten minutes to an hour before",
-    "plateau": "has gone on so far from where it was ten minutes to an hour before, as it never does",
-    "level": "keeps away from its usual level",
-    "volatility": "changes from one reading to the next by another amount than usual",
-    "value": "is away from what it usually shows",
-}
-_STUCK = "shows one and the same value again and again, as it never did before"
 
 
 class NotExplainedError(RefusedError):
@@ -55,12 +46,6 @@ class Explanation:
     def is_same(self) -> bool:
         """Whether everything that was kept of it came out again, bit for bit."""
         return self.computed == self.incident.cause
-
-    @property
-    def words(self) -> str:
-        if self.incident.kind == STUCK_SENSOR:
-            return _STUCK
-        return next((words for name, words in WORDS.items() if name == self.incident.cause.feature), "is unusual")
 
     @property
     def features(self) -> list[dict[str, Any]]:
@@ -165,7 +150,7 @@ def _print(found: Explanation) -> None:
 
     name = incident.equipment.name
     say(f"{name}: incident {incident.reference}, opened {format_time(incident.opened_at)} ({incident.kind})")
-    say(f"{cause.measure} {found.words}: {measured(cause)}.")
+    say(f"{cause.measure} {in_words(incident.kind, cause)}: {measured(cause)}.")
     unit = f" ({shown(cause.unit)})" if cause.unit else ""
     table = Table("measure", f"feature of the {found.score.channel} channel", f"found{unit}", "usually", "times usual")
     for row in found.features:

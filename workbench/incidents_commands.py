@@ -11,8 +11,7 @@ from rich.table import Table
 
 from lambdas.sensors.stores import KnownIncident
 from overcut.sensors.alerts import held_back
-from overcut.sensors.incidents import Cause, IncidentState
-from overcut.sensors.learning import Label
+from overcut.sensors.incidents import Cause, IncidentState, Label
 from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage, read_stage
 from workbench.aws_commands import AwsCommands

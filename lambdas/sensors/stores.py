@@ -31,17 +31,20 @@ from lambdas.runtime.dynamodb import (
 from lambdas.runtime.objects import Bucket
 from overcut import RetryableError
 from overcut.formats import check_format
-from overcut.sensors.alerts import Budget, TextsOfOnePlace, digest_is_due
+from overcut.sensors.alerts import Budget, TextsOfOnePlace, digest_is_due, is_pointless
 from overcut.sensors.cutoffs import PROMOTION_DELAY, Cutoff, Usual, UsualRange
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     KINDS,
+    Answer,
     Cause,
     Change,
     Equipment,
     Head,
     Incident,
     IncidentState,
+    Label,
+    Response,
     Text,
     TextKind,
     TextState,
@@ -622,13 +625,36 @@ class KnownIncident:
     """An incident, and what came out about it since.
 
     Attributes:
-        label: what a person says of it, a value of `overcut.sensors.learning.Label`; empty before anybody does.
+        label: what a person says of it, a value of `overcut.sensors.incidents.Label`; empty before anybody does.
         is_contradicted: a late reading took its run away.
     """
 
     incident: Incident
     label: str
     is_contradicted: bool
+
+
+# what one transaction changes, beside the link
+MOST_LINKED = TRANSACTION - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a link leads to.
+
+    Attributes:
+        contact_id: who was texted it.
+        incidents: sensor and sort key of each incident of its text; the first is the one that its page shows.
+        names: of their equipment.
+        nonce: what the next answer must bring along, once.
+        expires_at: in the machine's time, seconds since 1970.
+    """
+
+    contact_id: str
+    incidents: Sequence[tuple[str, str]]
+    names: Sequence[str]
+    nonce: str
+    expires_at: int
 
 
 @dataclass(frozen=True)
@@ -776,9 +802,15 @@ class IncidentsStore:
                 "ExpressionAttributeValues": {":r": {"S": reference}},
             }
         for page in self.client.get_paginator("scan").paginate(TableName=self.table, **filtered):
-            for item in page["Items"]:
-                label, contradicted = item.get("label", {"S": ""}), item.get("contradicted", {"BOOL": False})
-                yield KnownIncident(incident_from_item(item), label["S"], contradicted["BOOL"])
+            yield from map(_known_from_item, page["Items"])
+
+    def last_before(self, incident: Incident) -> KnownIncident | None:
+        """The sensor's last incident before this one."""
+        earlier = self._newest_until(incident.equipment.sensor_id, incident.opened_at)
+        known = (
+            _known_from_item(item) for item in earlier if item["opened_at"] != _incident_key(incident)["opened_at"]
+        )
+        return next(known, None)
 
     def label(self, incident: Incident, label: str) -> None:
         """Keep what a person says of an incident; the last word counts."""
@@ -806,6 +838,9 @@ class IncidentsStore:
 
     def _opened_until(self, sensor_id: str, last: datetime) -> list[Incident]:
         """The sensor's last few incidents opened by `last`. They do not overlap: an older one is long over."""
+        return [incident_from_item(item) for item in self._newest_until(sensor_id, last)]
+
+    def _newest_until(self, sensor_id: str, last: datetime) -> Sequence[Mapping[str, Any]]:
         answer = self.client.query(
             TableName=self.table,
             ConsistentRead=True,
@@ -814,7 +849,7 @@ class IncidentsStore:
             ScanIndexForward=False,
             Limit=5,
         )
-        return [incident_from_item(item) for item in answer["Items"]]
+        return answer["Items"]
 
     def needing_attention(self) -> Iterator[Incident]:
         """Every incident that is open or owes a text, as of now."""
@@ -829,7 +864,7 @@ class IncidentsStore:
 
     def settle(self, incident: Incident) -> None:
         """Take an incident that is over, and was told to everybody, off the list of those that need attention."""
-        due = [key for key, text in incident.texts.items() if text.kind is not TextKind.REMINDER]
+        due = [key for key, text in incident.texts.items() if not is_pointless(incident, text)]
         keys = {f"#t{k}": key for k, key in enumerate(due)}
         conditions = ["#state <> :open", *(f"texts.{name}.#state = :sent" for name in keys)]
         sent = {":sent": {"S": TextState.SENT.value}} if keys else {}
@@ -841,6 +876,91 @@ class IncidentsStore:
             ExpressionAttributeNames={"#state": "state", **keys},
             ExpressionAttributeValues={":open": {"S": IncidentState.OPEN}, **sent},
         )
+
+    # --- answering ---
+
+    def put_link(self, token: str, link: Link) -> None:
+        """Keep where a token leads, until it expires. Who reads the table learns no token."""
+        values = {
+            "contact_id": link.contact_id,
+            "incidents": [list(key) for key in link.incidents],
+            "names": list(link.names),
+            "nonce": link.nonce,
+            "expires_at": link.expires_at,
+        }
+        self.client.put_item(TableName=self.table, Item=_link_key(token) | to_attributes(values))
+
+    def link(self, token: str, wall_now: int) -> Link | None:
+        """Where a token leads; None when it never did, or does no longer.
+
+        Args:
+            wall_now: the machine's time in seconds since 1970.
+        """
+        found = self.client.get_item(TableName=self.table, Key=_link_key(token), ConsistentRead=True).get("Item")
+        if found is None or int(found["expires_at"]["N"]) <= wall_now:
+            return None
+        values = from_attributes(found)
+        return Link(
+            values["contact_id"],
+            [(sensor_id, opened_at) for sensor_id, opened_at in values["incidents"]],
+            values["names"],
+            values["nonce"],
+            int(values["expires_at"]),
+        )
+
+    def linked(self, incidents: Iterable[tuple[str, str]]) -> list[KnownIncident]:
+        """Incidents of a link, as of now, in any order."""
+        keys = [to_attributes({"sensor_id": sensor_id, "opened_at": entry}) for sensor_id, entry in incidents]
+        return [_known_from_item(item) for item in items_of(self.client, self.table, keys)]
+
+    def respond(
+        self, token: str, nonce: str, next_nonce: str, known: Iterable[KnownIncident], response: Response, wall_now: int
+    ) -> bool:
+        """Keep an answer to incidents, all or none; False, and nothing is kept, when the nonce is not the link's next
+        one, the link has expired, or somebody was quicker. The last answer counts.
+
+        Args:
+            next_nonce: what the answer after this one must bring along.
+        """
+        use = {
+            "TableName": self.table,
+            "Key": _link_key(token),
+            "UpdateExpression": "SET nonce = :next",
+            "ConditionExpression": "nonce = :nonce AND expires_at > :now",
+            "ExpressionAttributeValues": to_attributes({":next": next_nonce, ":nonce": nonce, ":now": wall_now}),
+        }
+        updates: list[Any] = [{"Update": use}, *({"Update": self._responded(one, response)} for one in known)]
+        try:
+            self.client.transact_write_items(TransactItems=updates)
+        except ClientError as error:
+            if is_conditional(error):
+                return False
+            raise
+        return True
+
+    def _responded(self, known: KnownIncident, response: Response) -> dict[str, Any]:
+        incident, before = known.incident, known.incident.response
+        names = {"#response": "response"}
+        values: dict[str, Any] = {":response": _response_values(response)}
+        expression, condition = "SET #response = :response", "attribute_exists(sensor_id)"
+        if response.answer is Answer.SNOOZE:
+            again = Text(TextKind.AGAIN, response.contact_id, TextState.SNOOZED)
+            names["#again"], values[":again"] = again.text_key, _text_values(again)
+            expression += ", texts.#again = :again"
+        if response.answer is Answer.FALSE_ALARM:
+            names["#label"], values[":label"] = "label", Label.FALSE_ALARM.value
+            expression += ", #label = :label"
+        elif before and before.answer is Answer.FALSE_ALARM and known.label == Label.FALSE_ALARM:
+            names["#label"], values[":label"] = "label", known.label
+            expression, condition = f"{expression} REMOVE #label", "#label = :label"
+        return {
+            "TableName": self.table,
+            "Key": _incident_key(incident),
+            "UpdateExpression": expression,
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": to_attributes(values),
+        }
 
     # --- texting ---
 
@@ -1036,21 +1156,44 @@ class IncidentsStore:
     def owe(self, incident: Incident, texts: Mapping[str, Text]) -> Incident:
         """The incident with texts that it owes from now on; without those that it had, none when it is no longer open
         or a person has said what it is."""
-        owed = {
-            key: text
-            for key, text in texts.items()
+        owed = {key: text for key, text in texts.items() if self._owe(incident, key, text)}
+        return replace(incident, texts={**incident.texts, **owed})
+
+    def _owe(self, incident: Incident, key: str, text: Text) -> bool:
+        condition = "#state = :open AND attribute_not_exists(texts.#text) AND attribute_not_exists(#label)"
+        names = {"#text": key, "#state": "state", "#label": "label"}
+        values = {":text": _text_values(text), ":open": IncidentState.OPEN}
+        if text.is_escalation:
+            condition += " AND (attribute_not_exists(#response) OR #response.answer = :snooze)"
+            names["#response"], values[":snooze"] = "response", Answer.SNOOZE
+        return self._conditionally(
+            TableName=self.table,
+            Key=_incident_key(incident),
+            UpdateExpression="SET texts.#text = :text",
+            ConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=to_attributes(values),
+        )
+
+    def owe_snoozed(self, incident: Incident, now: datetime) -> Incident:
+        """The incident, whose snoozed texts are owed if their snooze is over."""
+        until = incident.response.until if incident.response else None
+        due = [
+            text
+            for text in incident.texts.values()
+            if text.state is TextState.SNOOZED and not is_pointless(incident, text) and until and until <= now
+        ]
+        woken = {
+            text.text_key: replace(text, state=TextState.OWED)
+            for text in due
             if self._conditionally(
-                TableName=self.table,
-                Key=_incident_key(incident),
-                UpdateExpression="SET texts.#text = :text",
-                ConditionExpression=(
-                    "#state = :open AND attribute_not_exists(texts.#text) AND attribute_not_exists(#label)"
-                ),
-                ExpressionAttributeNames={"#text": key, "#state": "state", "#label": "label"},
-                ExpressionAttributeValues=to_attributes({":text": _text_values(text), ":open": IncidentState.OPEN}),
+                **self._of_text(incident, text.text_key),
+                UpdateExpression="SET texts.#text.#state = :owed",
+                ConditionExpression="texts.#text.#state = :snoozed",
+                ExpressionAttributeValues=to_attributes({":owed": TextState.OWED, ":snoozed": TextState.SNOOZED}),
             )
         }
-        return replace(incident, texts={**incident.texts, **owed})
+        return replace(incident, texts={**incident.texts, **woken})
 
     def owe_waiting(self, incident: Incident) -> None:
         """The sensor's readings are fresh again and the incident is still open: its waiting texts are owed."""
@@ -1124,6 +1267,12 @@ def _head_from_item(item: Mapping[str, Any]) -> Head:
     )
 
 
+def incident_entry(incident: Incident) -> tuple[str, str]:
+    """Sensor and sort key of an incident."""
+    key = _incident_key(incident)
+    return key["sensor_id"]["S"], key["opened_at"]["S"]
+
+
 def _incident_key(incident: Incident) -> Attributes:
     return _key(incident.equipment.sensor_id, incident.kind, incident.opened_at)
 
@@ -1151,7 +1300,27 @@ def _incident_values(incident: Incident) -> dict[str, Any]:
 
 
 def _text_values(text: Text) -> dict[str, Any]:
-    return {"kind": text.kind.value, "contact_id": text.contact_id, "state": text.state.value}
+    values = {"kind": text.kind.value, "contact_id": text.contact_id, "state": text.state.value}
+    return {**values, "is_escalation": True} if text.is_escalation else values
+
+
+def _response_values(response: Response) -> dict[str, Any]:
+    return {
+        "answer": response.answer.value,
+        "contact_id": response.contact_id,
+        "at": format_time(response.at),
+        "until": format_time(response.until) if response.until else None,
+    }
+
+
+def _link_key(token: str) -> Attributes:
+    name = hashlib.sha256(token.encode()).hexdigest()[:32]
+    return to_attributes({"sensor_id": f"#link#{name}", "opened_at": "link"})
+
+
+def _known_from_item(item: Mapping[str, Any]) -> KnownIncident:
+    label, contradicted = item.get("label", {"S": ""}), item.get("contradicted", {"BOOL": False})
+    return KnownIncident(incident_from_item(item), label["S"], contradicted["BOOL"])
 
 
 def incident_from_item(item: Mapping[str, Any]) -> Incident:
@@ -1176,9 +1345,20 @@ def incident_from_item(item: Mapping[str, Any]) -> Incident:
                 claimed_until=int(text.get("claimed_until", 0)),
                 message_id=text.get("message_id", ""),
                 sent_at=parse_time(text["sent_at"]) if "sent_at" in text else None,
+                is_escalation=text.get("is_escalation", False),
             )
             for key, text in values["texts"].items()
         },
+        response=_response_from(values["response"]) if "response" in values else None,
+    )
+
+
+def _response_from(values: Mapping[str, Any]) -> Response:
+    return Response(
+        Answer(values["answer"]),
+        values["contact_id"],
+        parse_time(values["at"]),
+        parse_time(values["until"]) if "until" in values else None,
     )
 
 

@@ -5,7 +5,7 @@ character outside the set, is billed and delivered in parts.
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,6 +20,7 @@ from overcut.sensors.incidents import (
     SILENT_SITE,
     SILENT_SOURCE,
     STUCK_SENSOR,
+    Answer,
     Incident,
     IncidentState,
     Text,
@@ -37,7 +38,16 @@ _SEVERAL = {
     BACKWARDS: ("clock", "running behind"),
 }
 _UNITS = ("unit", "abnormal")
-_STARTS = {TextKind.ALERT: "ALERT ", TextKind.RECOVERY: "OK AGAIN ", TextKind.REMINDER: "STILL "}
+_STARTS = {
+    TextKind.ALERT: "ALERT ",
+    TextKind.RECOVERY: "OK AGAIN ",
+    TextKind.REMINDER: "STILL ",
+    TextKind.AGAIN: "STILL ",
+}
+# the texts that somebody is to act on
+LINKED = (TextKind.ALERT, TextKind.AGAIN)
+# where a link leaves little room, words are dropped before less than this is told of equipment and place
+NAMED = 20
 # the cause's feature of a silent source that cannot even be polled
 UNREADABLE = "unreadable"
 # what a volatility is called after the name of its measure
@@ -58,11 +68,22 @@ _SPELLED = str.maketrans(
 
 
 def to_gsm7(text: str) -> str:
-    """`text` in characters that take one place each in a segment: accents dropped, control characters as spaces,
-    brackets as parentheses, the rest as `?`."""
+    """`text` in characters that take one place each in a segment: accents dropped, letters of other alphabets
+    transliterated, control characters as spaces, brackets as parentheses, the rest as `?`."""
+    return "".join(map(_plain, unicodedata.normalize("NFC", text)))
+
+
+def _plain(character: str) -> str:
     # decomposed first: the one character for degrees Celsius holds a degree sign
-    spelled = unicodedata.normalize("NFKD", text).translate(_SPELLED)
-    plain = (" " if unicodedata.category(c) == "Cc" else c for c in spelled if not unicodedata.combining(c))
+    spelled = unicodedata.normalize("NFKD", character).translate(_SPELLED)
+    plain = "".join(c for c in spelled if not unicodedata.combining(c))
+    if unicodedata.category(character) == "Cc":
+        return " "
+    if plain and not set(plain) <= _PLAIN and unicodedata.category(character)[0] in "LN":
+        # only who composes texts is shipped with it
+        from anyascii import anyascii
+
+        plain = anyascii(character) or "?"
     return "".join(c if c in _PLAIN else "?" for c in plain)
 
 
@@ -72,16 +93,23 @@ class Contact:
 
     Attributes:
         customers, sites: whose equipment, and where; an empty one means any.
+        escalate_to: who is texted next when this one does not answer; empty: nobody.
     """
 
     contact_id: str
     customers: frozenset[str] = frozenset()
     sites: frozenset[str] = frozenset()
+    escalate_to: str = ""
 
     @classmethod
     def from_setting(cls, setting: Mapping[str, Any]) -> "Contact":
-        """A contact as the stage gives it: `{"contact_id": ..., "customers": [...], "sites": [...]}`."""
-        return cls(setting["contact_id"], frozenset(setting.get("customers", ())), frozenset(setting.get("sites", ())))
+        """A contact as the stage gives it, such as `{"contact_id": ..., "customers": [...], "sites": [...]}`."""
+        return cls(
+            setting["contact_id"],
+            frozenset(setting.get("customers", ())),
+            frozenset(setting.get("sites", ())),
+            setting.get("escalate_to", ""),
+        )
 
 
 def reminders(incident: Incident, new_normal_after: timedelta) -> dict[str, Text]:
@@ -92,6 +120,26 @@ def reminders(incident: Incident, new_normal_after: timedelta) -> dict[str, Text
     alerted = [text.contact_id for text in incident.texts.values() if _is_sent_alert(text)]
     owed = (Text(TextKind.REMINDER, contact_id, TextState.OWED) for contact_id in alerted)
     return {text.text_key: text for text in owed if text.text_key not in incident.texts}
+
+
+def escalations(
+    incident: Incident, contacts: Iterable[Contact], escalate_after: timedelta, now: datetime
+) -> dict[str, Text]:
+    """By key the alerts that an open incident owes because nobody answered: one to the next contact of each who was
+    alerted `escalate_after` ago. A snooze puts that off."""
+    if incident.state is not IncidentState.OPEN or incident.is_answered:
+        return {}
+    following = {contact.contact_id: contact.escalate_to for contact in contacts if contact.escalate_to}
+    snoozed_until = incident.response.until if incident.response else None
+    owed = {}
+    for text in incident.texts.values():
+        contact_id = following.get(text.contact_id)
+        if contact_id is None or not _is_sent_alert(text) or text.sent_at is None:
+            continue
+        if now - max(text.sent_at, snoozed_until or text.sent_at) >= escalate_after:
+            next_text = Text(TextKind.ALERT, contact_id, TextState.OWED, is_escalation=True)
+            owed[next_text.text_key] = next_text
+    return {key: text for key, text in owed.items() if key not in incident.texts}
 
 
 def _is_sent_alert(text: Text) -> bool:
@@ -130,21 +178,36 @@ def first_text_state(
     return TextState.OWED if newest_lateness <= stale_after else TextState.WAITING
 
 
-def compose(incidents: Sequence[Incident], kind: TextKind) -> str:
+def compose(incidents: Sequence[Incident], kind: TextKind, link: str = "") -> str:
     """The text about `incidents`, which are of one site: one segment.
+
+    Args:
+        link: it stands last and whole; where that leaves little room, fewer words are said.
 
     Raises:
         ValueError: there is no incident.
     """
     if not incidents:
         raise ValueError("a text is about at least one incident")
-    first = min(incidents, key=lambda incident: incident.first_anomalous_at)
+    end = f" {link}" if link else ""
+    room = SEGMENT_LENGTH - len(end)
+    first = first_of(incidents)
     if len(incidents) > 1:
-        return _compose_many(incidents, first, kind)
+        return _compose_many(incidents, first, kind, room) + end
     start = _STARTS[kind]
     told = _told_over(first) if kind is TextKind.RECOVERY else _told(first, kind)
-    rest = f": {told}{_hint(kind)}. Ref {first.reference}"
-    return start + _equipment(first, SEGMENT_LENGTH - len(start) - len(rest)) + rest
+    rests = [f": {told}{_hint(kind)}. Ref {first.reference}"]
+    if kind in LINKED:
+        rests += [f": {brief} {first.reference}" for brief in _told_briefly(first)]
+    name_and_place = len(_equipment(first, SEGMENT_LENGTH))
+    left = (rest for rest in rests if room - len(start) - len(rest) >= min(NAMED, name_and_place))
+    rest = next(left, rests[-1]) if link else rests[0]
+    return start + _equipment(first, room - len(start) - len(rest)) + rest + end
+
+
+def first_of(incidents: Iterable[Incident]) -> Incident:
+    """The incident of a text that its reference names."""
+    return min(incidents, key=lambda incident: incident.first_anomalous_at)
 
 
 def _told(incident: Incident, kind: TextKind) -> str:
@@ -166,6 +229,27 @@ def _told(incident: Incident, kind: TextKind) -> str:
     return f"{what} {value}, usual {_number(cause.usual_low)} to {_number(cause.usual_high)}, since {since} UTC"
 
 
+def _told_briefly(incident: Incident) -> Iterator[str]:
+    """The same without what the page tells, the longest first."""
+    cause, clock = incident.cause, f"{_clock(incident.first_anomalous_at)} UTC"
+    if incident.kind == BACKWARDS:
+        yield f"clock may run behind, since {clock}"
+    elif incident.kind in SILENCES:
+        yield f"{'unreadable' if cause.feature == UNREADABLE else 'no reading'} since {clock}"
+    else:
+        # a unit tells the measure
+        what = "" if cause.unit else f"{_short(cause.measure, 8)} "
+        value = f"{what}{_brief(cause.value)}{_unit(cause.unit, 4)}"
+        if incident.kind == STUCK_SENSOR:
+            yield f"stuck at {value} since {clock}"
+            return
+        swing = f"{SWING.strip()} " if cause.feature == "volatility" else ""
+        low, high = _brief(cause.usual_low), _brief(cause.usual_high)
+        usual = f"{low} to {high}" if "-" in low + high else f"{low}-{high}"
+        yield f"{swing}{value}, usual {usual}, since {clock}"
+        yield f"{swing}{value}, usual {usual}, {clock}"
+
+
 def _told_over(incident: Incident) -> str:
     first, last = _clock(incident.first_anomalous_at), _clock(incident.last_anomalous_at)
     if incident.state is IncidentState.NEW_NORMAL:
@@ -181,8 +265,18 @@ def _told_over(incident: Incident) -> str:
     return f"usual values since {last} UTC. The fault began {first}"
 
 
-def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind) -> str:
-    site = _short(first.equipment.site or "no site", 24)
+def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind, most: int) -> str:
+    text, names = _many(incidents, first, kind, most, is_brief=False)
+    if not names and most < SEGMENT_LENGTH:
+        text, _ = _many(incidents, first, kind, most, is_brief=True)
+    return text
+
+
+def _many(
+    incidents: Sequence[Incident], first: Incident, kind: TextKind, most: int, *, is_brief: bool
+) -> tuple[str, Sequence[str]]:
+    """The text without its link, and the names that are in it."""
+    site = _short(first.equipment.site or "no site", 14 if is_brief else 24)
     # one unit may be abnormal and its sensor stuck
     names = {incident.equipment.sensor_id: incident.equipment.name for incident in incidents}
     kinds = {incident.kind for incident in incidents}
@@ -190,7 +284,8 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     things = f"{thing}{'s' if len(names) > 1 else ''}"
     learned = any(incident.state is IncidentState.NEW_NORMAL for incident in incidents)
     over = "OK again or learned as usual" if learned else "OK again"
-    what = {TextKind.ALERT: f"also {what}", TextKind.REMINDER: f"still {what}", TextKind.RECOVERY: over}[kind]
+    still, also = f"still {what}", what if is_brief else f"also {what}"
+    what = {TextKind.ALERT: also, TextKind.REMINDER: still, TextKind.AGAIN: still, TextKind.RECOVERY: over}[kind]
     total, listed = len(names), ": "
     if total > WORST and kind is not TextKind.RECOVERY:
         worst_first = sorted(incidents, key=_severity, reverse=True)
@@ -200,11 +295,15 @@ def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind
     last = max(incident.last_anomalous_at for incident in incidents)
     since = last if kind is TextKind.RECOVERY else first.first_anomalous_at
     rest = f", since {_since(since, kind)} UTC{_hint(kind)}. Ref {first.reference}"
-    room = SEGMENT_LENGTH - len(start) - len(rest)
-    shown = [_short(name, min(24, room)) for name in islice(names.values(), WORST)]
+    if is_brief:
+        rest = f", {_clock(since)} UTC {first.reference}"
+    room = most - len(start) - len(rest)
+    shown = [_short(name, max(min(24, room), 0)) for name in islice(names.values(), WORST)]
     while shown and len(_listed(shown, total)) > room:
         shown = shown[:-1]
-    return start + _listed(shown, total) + rest
+    if is_brief and not shown:
+        return start.removesuffix(listed) + rest, shown
+    return start + _listed(shown, total) + rest, shown
 
 
 def _severity(incident: Incident) -> float:
@@ -265,8 +364,13 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if size >= 1000 else f"{value:.1f}" if size >= 1 or size == 0 else f"{value:.2f}"
 
 
-def _unit(unit: str) -> str:
-    return f" {_short(unit, 8)}" if unit else ""
+def _brief(value: float) -> str:
+    number = _number(value)
+    return number if len(number) <= 6 else f"{value:.1e}"
+
+
+def _unit(unit: str, room: int = 8) -> str:
+    return f" {_short(unit, room)}" if unit else ""
 
 
 def _clock(moment: datetime) -> str:
@@ -321,7 +425,7 @@ def texts_to_send(incidents: Iterable[Incident], wall_now: int) -> list[TextsOfO
                 continue
             if text.kind is TextKind.RECOVERY and not _was_alerted(incident.texts, text.contact_id):
                 continue
-            if _is_pointless(incident, text):
+            if is_pointless(incident, text):
                 continue
             owed.setdefault((text.kind, text.contact_id, incident.equipment.place), []).append(incident)
     return [
@@ -330,9 +434,22 @@ def texts_to_send(incidents: Iterable[Incident], wall_now: int) -> list[TextsOfO
     ]
 
 
-def _is_pointless(incident: Incident, text: Text) -> bool:
-    """A reminder that has not left when its incident is over never does."""
-    return text.kind is TextKind.REMINDER and incident.state is not IncidentState.OPEN
+def is_pointless(incident: Incident, text: Text) -> bool:
+    """Whether a text never leaves: a reminder or an escalation that has not left when its incident is over or, of an
+    escalation, answered; what was snoozed, when there was another answer since; and a recovery of what was never told.
+    """
+    is_over = incident.state is not IncidentState.OPEN
+    match text.kind:
+        case TextKind.ALERT:
+            return text.is_escalation and text.state is TextState.OWED and (is_over or incident.is_answered)
+        case TextKind.RECOVERY:
+            alert = _alert_of(incident.texts, text.contact_id)
+            return alert is not None and is_pointless(incident, alert)
+        case TextKind.REMINDER:
+            return is_over
+        case TextKind.AGAIN:
+            last = incident.response
+            return is_over or not last or (last.answer, last.contact_id) != (Answer.SNOOZE, text.contact_id)
 
 
 def held_back(incidents: Iterable[Incident]) -> dict[str, list[tuple[Incident, Text]]]:
@@ -340,7 +457,7 @@ def held_back(incidents: Iterable[Incident]) -> dict[str, list[tuple[Incident, T
     held: dict[str, list[tuple[Incident, Text]]] = {}
     for incident in incidents:
         for text in incident.texts.values():
-            if text.state is TextState.DIGEST and not _is_pointless(incident, text):
+            if text.state is TextState.DIGEST and not is_pointless(incident, text):
                 held.setdefault(text.contact_id, []).append((incident, text))
     return held
 
@@ -359,8 +476,12 @@ def _was_alerted(texts: Mapping[str, Text], contact_id: str) -> bool:
 
 
 def _alert_state(texts: Mapping[str, Text], contact_id: str) -> TextState | None:
-    alert = texts.get(Text(TextKind.ALERT, contact_id, TextState.OWED).text_key)
+    alert = _alert_of(texts, contact_id)
     return alert.state if alert else None
+
+
+def _alert_of(texts: Mapping[str, Text], contact_id: str) -> Text | None:
+    return texts.get(Text(TextKind.ALERT, contact_id, TextState.OWED).text_key)
 
 
 @dataclass(frozen=True)
@@ -419,6 +540,13 @@ class Phone(Protocol):
         """
 
 
+class Links(Protocol):
+    """Makes addresses of pages."""
+
+    def make(self, contact_id: str, incidents: Sequence[Incident], wall_now: int) -> str:
+        """The address of a page about `incidents` for one contact, the first being what the page is about."""
+
+
 class SendOutcome(StrEnum):
     SENT = "sent"
     GROUPED = "grouped"
@@ -438,6 +566,7 @@ def send_texts(
     claim_seconds: int,
     budget: Budget,
     together: bool,
+    links: Links | None = None,
     has_time: Callable[[], bool] = lambda: True,
 ) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
     """Send what `incidents` owe: claim, send, record, one text after the other.
@@ -447,6 +576,7 @@ def send_texts(
 
     Args:
         together: send what one place owes as one text, as the sweep does. Otherwise only the first of it, in full.
+        links: where what a text is about is shown, if it is.
         has_time: whether the sender lives long enough for one more; what it does not come to stays owed.
     """
     outcomes = []
@@ -465,12 +595,16 @@ def send_texts(
         mine = store.claim(sending, key, wall_now, wall_now + claim_seconds)
         if not mine:
             continue
-        body = compose(mine, group.kind)
         claimed = replace(group, incidents=tuple(mine))
         if not store.spend(group.contact_id, now, budget):
             store.hold_back(mine, key, now)
             outcomes.append((claimed, SendOutcome.HELD))
             continue
+        link = ""
+        if links and group.kind in LINKED:
+            first = first_of(mine)
+            link = links.make(group.contact_id, [first, *(one for one in mine if one is not first)], wall_now)
+        body = compose(mine, group.kind, link)
         try:
             message_id = phone.send(group.contact_id, body)
         except TextRefusedError:
@@ -541,5 +675,5 @@ def send_digests(
 def needs_attention(incident: Incident) -> bool:
     """Whether an incident is not over, or still owes somebody a text or a line of a digest."""
     going_on = incident.state in (IncidentState.OPEN, IncidentState.NEW_NORMAL) and incident.recovered_at is None
-    owing = (text for text in incident.texts.values() if not _is_pointless(incident, text))
+    owing = (text for text in incident.texts.values() if not is_pointless(incident, text))
     return going_on or any(text.state is not TextState.SENT for text in owing)

@@ -298,27 +298,34 @@ def _contradicts(known: Episode, runs: Sequence[Run], judged: Sequence[JudgedRea
 
 
 class TextKind(StrEnum):
-    """A REMINDER tells once of an incident that is about to be taken for how things are."""
+    """A REMINDER tells once of an incident that is about to be taken for how things are; AGAIN, after a snooze, of one
+    that is still open."""
 
     ALERT = "alert"
     RECOVERY = "recovery"
     REMINDER = "reminder"
+    AGAIN = "again"
 
 
 class TextState(StrEnum):
     """OWED → SENDING (claimed until a time) → SENT. WAITING: a stale incident, told only if it is still open when the
-    sensor's readings are fresh again; else DIGEST: a line of the next digest."""
+    sensor's readings are fresh again; else DIGEST: a line of the next digest. SNOOZED: owed when a snooze is over."""
 
     OWED = "owed"
     SENDING = "sending"
     SENT = "sent"
     WAITING = "waiting"
     DIGEST = "digest"
+    SNOOZED = "snoozed"
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One message about an incident to one contact."""
+    """One message about an incident to one contact.
+
+    Attributes:
+        is_escalation: owed because nobody answered the one before.
+    """
 
     kind: TextKind
     contact_id: str
@@ -326,6 +333,7 @@ class Text:
     claimed_until: int = 0
     message_id: str = ""
     sent_at: datetime | None = None
+    is_escalation: bool = False
 
     @property
     def text_key(self) -> str:
@@ -339,6 +347,35 @@ class IncidentState(StrEnum):
     RECOVERED = "recovered"
     NEW_NORMAL = "new_normal"
     MISSED = "missed"
+
+
+class Label(StrEnum):
+    """What a person says of an incident."""
+
+    FAULT = "fault"
+    FALSE_ALARM = "false_alarm"
+
+
+class Answer(StrEnum):
+    """What who was texted can say on the incident's page."""
+
+    ON_IT = "on_it"
+    SNOOZE = "snooze"
+    FALSE_ALARM = "false_alarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The last answer to an incident, and whose.
+
+    Attributes:
+        until: when a snooze is over.
+    """
+
+    answer: Answer
+    contact_id: str
+    at: datetime
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +426,7 @@ class Incident:
         opened_at: the minute that completed its first run when it was opened; its key, and never changed.
         anomalous_minutes: anomalous readings from first to last; known once it has recovered.
         texts: one record a text, by `text_key`.
+        response: the last word counts.
     """
 
     equipment: Equipment
@@ -401,6 +439,12 @@ class Incident:
     texts: Mapping[str, Text]
     recovered_at: datetime | None = None
     anomalous_minutes: int | None = None
+    response: Response | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether somebody sees to it: nobody else need be told."""
+        return self.response is not None and self.response.answer is not Answer.SNOOZE
 
     @property
     def reference(self) -> str:

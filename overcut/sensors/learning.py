@@ -9,7 +9,6 @@ began, and nothing before counts.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from math import ceil, log10
 from statistics import fmean, pstdev
 
@@ -18,6 +17,7 @@ import numpy as np
 from overcut.sensors.cohorts import DAY_READINGS, MIN_READINGS, READING_MINUTES, SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual
 from overcut.sensors.features import WINDOW, Feature
+from overcut.sensors.incidents import Label
 
 # how much of the past a slow sensor is learned from at most
 LONGEST_WINDOW = timedelta(days=120)
@@ -29,13 +29,6 @@ LONGEST_TAIL = timedelta(hours=6)
 EARLIER_VERSIONS, FEWEST_VERSIONS = 14, 3
 BAND_SIGMAS, NARROWEST_BAND = 3.0, 0.25
 MOST_OUTSIDE, FEWEST_OUTSIDE = 0.05, 2
-
-
-class Label(StrEnum):
-    """What a person says of an incident."""
-
-    FAULT = "fault"
-    FALSE_ALARM = "false_alarm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Detection: from the Readings table's stream to incidents and texts."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aws_cdk import Duration
@@ -17,6 +18,7 @@ from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import FailuresToBucket, allow, allow_objects
 from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
+from stacks.sensors.incident_page import IncidentPage
 from stacks.sensors.storage import Storage
 from stacks.stage import SensorsStage
 
@@ -36,6 +38,7 @@ class Detection(Construct):
         stage: SensorsStage,
         storage: Storage,
         alerting: Alerting,
+        page: IncidentPage,
         operations: Operations,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -48,8 +51,9 @@ class Detection(Construct):
             enforce_ssl=True,
         )
         acknowledge(self.parked, "AwsSolutions-SQS3", "what is parked waits for people: it is itself where failures go")
-        self.detect_anomalies = self._detect_anomalies(stage, storage, alerting)
-        self.watch_sensors = self._watch_sensors(stage, storage, alerting)
+        links = {"LINK_PREFIX": page.link_prefix, "LINK_HOURS": json.dumps(stage.sensors.page.link_hours)}
+        self.detect_anomalies = self._detect_anomalies(stage, storage, alerting, links)
+        self.watch_sensors = self._watch_sensors(stage, storage, alerting, links)
         operations.alarm(
             "ReadingsWait",
             self.detect_anomalies.metric("IteratorAge", statistic="Maximum", period=Duration.minutes(1)),
@@ -63,7 +67,9 @@ class Detection(Construct):
             description="A stream record could not be processed and is parked: `overcut parked list` says why",
         )
 
-    def _detect_anomalies(self, stage: SensorsStage, storage: Storage, alerting: Alerting) -> PipelineFunction:
+    def _detect_anomalies(
+        self, stage: SensorsStage, storage: Storage, alerting: Alerting, links: Mapping[str, str]
+    ) -> PipelineFunction:
         rules = stage.sensors
         function = PipelineFunction(
             self,
@@ -92,6 +98,7 @@ class Detection(Construct):
                 "TEXTS_PER_HOUR": json.dumps(stage.sensors.texts_per_hour),
                 "TEXTS_PER_MONTH": json.dumps(stage.sensors.texts_per_month),
                 "TEXTED_KINDS": json.dumps(rules.texted_kinds),
+                **links,
             },
         )
         storage.readings.allow(function, "Query")
@@ -124,7 +131,9 @@ class Detection(Construct):
         )
         return function
 
-    def _watch_sensors(self, stage: SensorsStage, storage: Storage, alerting: Alerting) -> PipelineFunction:
+    def _watch_sensors(
+        self, stage: SensorsStage, storage: Storage, alerting: Alerting, links: Mapping[str, str]
+    ) -> PipelineFunction:
         function = PipelineFunction(
             self,
             "WatchSensors",
@@ -152,6 +161,8 @@ class Detection(Construct):
                 "TEXTED_KINDS": json.dumps(stage.sensors.texted_kinds),
                 "CONTACTS": json.dumps(_contacts(stage)),
                 "DEFAULT_CONTACT": stage.sensors.default_contact,
+                "ESCALATE_AFTER_MINUTES": json.dumps(stage.sensors.escalate_after_minutes),
+                **links,
             },
         )
         storage.incidents.allow(function, "BatchGetItem", "GetItem", "PutItem", "UpdateItem")

@@ -8,6 +8,7 @@ from stacks.sensors.alarms import add_alarms
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.dashboard import add_dashboard
 from stacks.sensors.detection import Detection
+from stacks.sensors.incident_page import IncidentPage
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
 from stacks.sensors.training import Training
@@ -28,7 +29,10 @@ class SensorsStack(Stack):
         operations = Operations(self, "Operations", stage=stage)
         alerting = Alerting(self, "Alerting", stage=stage)
         ingestion = Ingestion(self, "Ingestion", stage=stage, storage=storage)
-        detection = Detection(self, "Detection", stage=stage, storage=storage, alerting=alerting, operations=operations)
+        page = IncidentPage(self, "Page", stage=stage, storage=storage)
+        detection = Detection(
+            self, "Detection", stage=stage, storage=storage, alerting=alerting, page=page, operations=operations
+        )
         training = Training(self, "Training", stage=stage, storage=storage, operations=operations)
         add_alarms(operations, stage=stage, alerting=alerting, training=training)
         add_dashboard(
@@ -54,6 +58,8 @@ class SensorsStack(Stack):
             "PollReadings": ingestion.poll_readings.function_name,
             "DetectAnomalies": detection.detect_anomalies.function_name,
             "WatchSensors": detection.watch_sensors.function_name,
+            "ShowIncident": page.show_incident.function_name,
+            "IncidentPage": page.url,
             "ExportTrainingSet": training.export_training_set.function_name,
             "ExportWorkflow": training.export.state_machine_arn,
             "TrainingWorkflow": training.train.state_machine_arn,

@@ -23,14 +23,24 @@ class Storage(Construct):
         self.sensors.add_keys_index("bucket", ("bucket", NUMBER), ("sensor_id", STRING))
         self.cutoffs = self._table("Cutoffs", ("sensor_id", STRING), ("trained_at", STRING))
         self.model_events = self._table("ModelEvents", ("model_id", STRING), ("occurred_at", STRING))
-        self.incidents = self._table("Incidents", ("sensor_id", STRING), ("opened_at", STRING))
+        # of what it holds, links to incidents expire
+        self.incidents = self._table("Incidents", ("sensor_id", STRING), ("opened_at", STRING), expires="expires_at")
         self.incidents.add_keys_index("attention", ("attention", STRING), ("opened_at", STRING))
         self.sources = self._table("Sources", ("source_id", STRING))
         self.pending_exports = self._table("PendingExports", ("bucket", NUMBER), ("hour", STRING))
         self.bucket = PipelineBucket(self, "Data", stage=stage, rewritten=["seen/"])
 
-    def _table(self, name: str, partition_key: Key, sort_key: Key | None = None) -> DataTable:
-        return DataTable(self, name, stage=self._stage, partition_key=partition_key, sort_key=sort_key)
+    def _table(
+        self, name: str, partition_key: Key, sort_key: Key | None = None, expires: str | None = None
+    ) -> DataTable:
+        return DataTable(
+            self,
+            name,
+            stage=self._stage,
+            partition_key=partition_key,
+            sort_key=sort_key,
+            time_to_live_attribute=expires,
+        )
 
     def _readings(self) -> DataTable:
         writes = self._stage.sensors.provisioned_writes

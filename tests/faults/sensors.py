@@ -69,7 +69,7 @@ class TextingWorld(SensorsWorld):
         found: dict[str, Any] = {}
         for item in self.items("Incidents"):
             key = f"{item['sensor_id']} {item['opened_at']}"
-            if key.startswith("#texts#"):
+            if key.startswith(("#texts#", "#link#")):
                 continue
             found[key] = {name: value for name, value in item.items() if name not in _INCIDENTAL}
             if "texts" in item:
@@ -166,6 +166,9 @@ def tables(patch: pytest.MonkeyPatch, **settings: object) -> Iterator[tuple[Clou
             "TEXTED_KINDS": list(get_args(IncidentKind)),
             "CONTACTS": [],
             "DEFAULT_CONTACT": "day",
+            "ESCALATE_AFTER_MINUTES": 15,
+            "LINK_PREFIX": "https://page.example/",
+            "LINK_HOURS": 48,
             "TEXTS_PER_HOUR": 20,
             "TEXTS_PER_MONTH": 500,
             **settings,

@@ -65,6 +65,9 @@ def trained() -> CohortModel:
     )
 
 
+LINK_PREFIX = "https://page.example/"
+
+
 class Plant:
     """Sensors, what they measure, and the phones of those who are texted."""
 
@@ -117,13 +120,13 @@ class Plant:
         watching.handler({}, None)
 
     def texts(self) -> dict[str, list[str]]:
-        """What came to each phone since the last look."""
+        """What came to each phone since the last look, without links."""
         received = {}
         for name, queue in self.phones.items():
             bodies = []
             while messages := self.cloud.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
                 for message in messages:
-                    bodies.append(message["Body"])
+                    bodies.append(message["Body"].partition(f" {LINK_PREFIX}")[0])
                     self.cloud.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
             if bodies:
                 received[name] = bodies
@@ -163,6 +166,9 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "TEXTS_PER_HOUR": "200",
         "TEXTS_PER_MONTH": "500",
         "TEXTED_KINDS": json.dumps(get_args(IncidentKind)),
+        "ESCALATE_AFTER_MINUTES": "15",
+        "LINK_PREFIX": LINK_PREFIX,
+        "LINK_HOURS": "48",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

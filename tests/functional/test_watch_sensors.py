@@ -36,6 +36,7 @@ from tests.functional.conftest import Cloud
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 CLAIM_SECONDS = 90
+LINK_PREFIX = "https://page.example/"
 TEXTED_KINDS = [kind for kind in get_args(IncidentKind) if kind != "site_silent"]
 
 
@@ -63,6 +64,7 @@ class Plant:
         self.cloud = cloud
         self.clock = clock
         self._monkeypatch = monkeypatch
+        self.links: list[str] = []
         self.phone = cloud.sqs.create_queue(QueueName="phone")["QueueUrl"]
         arn = cloud.sqs.get_queue_attributes(QueueUrl=self.phone, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         cloud.sns.subscribe(TopicArn=cloud.topic, Protocol="sqs", Endpoint=arn)
@@ -71,7 +73,7 @@ class Plant:
         return open_incident(self.cloud, sensor_id, *texts, site=site, **values)
 
     def watch(self, minute: float, machine_time: float = 1_000) -> list[tuple[str, str]]:
-        """Run once; return to whom which text went."""
+        """Run once; return to whom which text went, without its link."""
         origin = (NOON + minute * MINUTE).timestamp()
         self.clock.set(ClockFace(origin=origin, wall=0.0, speed=0.0, ttl_offset=0.0))
         self._monkeypatch.setattr(watching, "time", SimpleNamespace(time=lambda: machine_time))
@@ -80,7 +82,9 @@ class Plant:
         while messages := self.cloud.sqs.receive_message(QueueUrl=self.phone).get("Messages"):
             for message in messages:
                 notification = json.loads(message["Body"])
-                sent.append((notification["MessageAttributes"]["contact_id"]["Value"], notification["Message"]))
+                body, _, link = notification["Message"].partition(f" {LINK_PREFIX}")
+                self.links += [link] if link else []
+                sent.append((notification["MessageAttributes"]["contact_id"]["Value"], body))
                 self.cloud.sqs.delete_message(QueueUrl=self.phone, ReceiptHandle=message["ReceiptHandle"])
         return sent
 
@@ -113,6 +117,9 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "TEXTED_KINDS": json.dumps(TEXTED_KINDS),
         "CONTACTS": json.dumps([{"contact_id": "north", "customers": ["north"]}]),
         "DEFAULT_CONTACT": "day",
+        "ESCALATE_AFTER_MINUTES": "15",
+        "LINK_PREFIX": LINK_PREFIX,
+        "LINK_HOURS": "48",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

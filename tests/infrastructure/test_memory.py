@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -26,7 +27,8 @@ from moto.core.botocore_stubber import BotocoreStubber
 
 from lambdas.runtime.clock import SystemClock
 from lambdas.runtime.objects import Bucket
-from lambdas.sensors.stores import ReadingsStore, Sensor
+from lambdas.sensors.links import PageLinks
+from lambdas.sensors.stores import MOST_LINKED, ReadingsStore, Sensor
 from overcut.etl_jobs.layout import bucket_of as bucket_of_job
 from overcut.etl_jobs.layout import predictions_key
 from overcut.etl_jobs.verdicts import Judgement, Verdict
@@ -55,6 +57,7 @@ from tests.conftest import logical_name, synthesized
 from tests.functional.aws_over_http import aws_over_http
 from tests.functional.conftest import REGION, Cloud, create_tables
 from tests.functional.etl_job_rows import many_jobs
+from tests.functional.incident_pages import url_event
 from tests.functional.streams import stream_event
 from tests.infrastructure.conftest import Runtime
 from tests.infrastructure.lambda_runtime import RunningFunction, running
@@ -364,6 +367,25 @@ def test_watch_sensors(site: Site, run: Run) -> None:
     assert {one.equipment.sensor_id for one in found if one.kind == SILENT_SENSOR} == silent
     faults = [text.state for one in found if one.kind == EQUIPMENT_FAULT for text in one.texts.values()]
     assert faults == [TextState.SENT] * 100
+
+
+def test_show_incident(site: Site, run: Run) -> None:
+    """A day of readings of three measures, and an answer to as many incidents as a link leads to."""
+    cloud, of = site.cloud, random.Random(5)
+    for k in range(MOST_LINKED):
+        cloud.incidents.open(owing(k), opening(k))
+    site.readings.put([Reading("unit-0", NOW - k * MINUTE, value_at(k, of)) for k in reversed(range(1_440))])
+    cloud.sensors.put([Sensor("unit-0", "device", MEASURES, customer="customer")], 16)
+    links = PageLinks(cloud.incidents, "https://page.example/", timedelta(hours=1))
+    link = links.make("maintenance", [owing(k) for k in range(MOST_LINKED)], int(time.time()))
+    path = link.removeprefix("https://page.example")
+    with run("sensors.show_incident") as function:
+        page = function.invoke(url_event("GET", path))
+        assert "temperature" in page["body"]
+        (nonce,) = re.findall(r'name="nonce" value="(\w+)"', page["body"])
+        assert function.invoke(url_event("POST", path, f"answer=on_it&nonce={nonce}"))["statusCode"] == 303
+        check("sensors.show_incident", function, site.calls)
+    assert all(one.is_answered for one in cloud.incidents.needing_attention())
 
 
 def opening(k: int) -> Change:

@@ -1,6 +1,7 @@
 """Who may do what: every action of every role, named, and why some of them cannot name a resource."""
 
 import re
+from unittest.mock import ANY
 
 import aws_cdk as cdk
 import pytest
@@ -9,7 +10,7 @@ from aws_cdk.assertions import Template
 from stacks.etl_jobs.extraction import Extraction
 from stacks.etl_jobs.storage import Storage
 from stacks.stage import read_stage
-from tests.conftest import resources_of, synthesized
+from tests.conftest import logical_name, resources_of, synthesized
 from tests.infrastructure.templates import (
     Permissions,
     as_list,
@@ -82,6 +83,14 @@ IN_PROD: dict[str, Permissions] = {
         "StorageData/aws/lambda/*": {"s3:PutObject"},
         "AlertingAlerts": {"sns:Publish"},
         "DetectionParked": {"sqs:SendMessage"},
+    },
+    "PageShowIncidentRole": {
+        "PageShowIncidentLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
+        "StorageIncidents": {f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "Query", "UpdateItem")},
+        "StorageReadings": {"dynamodb:Query"},
+        "StorageSensors": {"dynamodb:GetItem"},
+        "StorageCutoffs": {"dynamodb:GetItem"},
     },
     "DetectionWatchSensorsRole": {
         "DetectionWatchSensorsLogs": WRITE_LOG,
@@ -303,12 +312,29 @@ def test_only_alarms_of_this_account_are_let_in_from_outside_iam(stage: str, pip
 
 
 @EVERY_TEMPLATE
-def test_functions_are_invoked_by_this_stack_s_rules_alone(stage: str, pipeline: str) -> None:
-    rules = resources_of(synthesized(stage, pipeline), "AWS::Events::Rule")
-    for permission in resources_of(synthesized(stage, pipeline), "AWS::Lambda::Permission").values():
+def test_functions_are_invoked_by_this_stack_s_rules_and_a_page_by_whoever_has_its_url(
+    stage: str, pipeline: str
+) -> None:
+    template = synthesized(stage, pipeline)
+    rules = resources_of(template, "AWS::Events::Rule")
+    granted = list(resources_of(template, "AWS::Lambda::Permission").values())
+    public = [permission for permission in granted if permission["Principal"] == "*"]
+    for permission in granted:
+        if permission in public:
+            continue
         assert permission["Action"] == "lambda:InvokeFunction"
         assert permission["Principal"] == "events.amazonaws.com"
         assert permission["SourceArn"]["Fn::GetAtt"][0] in rules
+    page = {"Fn::GetAtt": [ANY, "Arn"]}
+    both = [
+        {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE", "FunctionName": page, "Principal": "*"},
+        {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True, "FunctionName": page, "Principal": "*"},
+    ]
+    assert public == (both if pipeline == "sensors" else [])
+    urls = list(resources_of(template, "AWS::Lambda::Url").values())
+    assert urls == ([{"AuthType": "NONE", "TargetFunctionArn": page}] if pipeline == "sensors" else [])
+    about = {permission["FunctionName"]["Fn::GetAtt"][0] for permission in public}
+    assert {logical_name(name) for name in about} == ({"PageShowIncident"} if pipeline == "sensors" else set())
 
 
 @EVERY_TEMPLATE

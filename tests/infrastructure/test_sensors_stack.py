@@ -45,6 +45,7 @@ def test_functions_are_small_and_of_one_runtime(stage: str) -> None:
             "sensors.poll_readings",
             "sensors.detect_anomalies",
             "sensors.watch_sensors",
+            "sensors.show_incident",
             "sensors.export_training_set",
         )
     }
@@ -61,6 +62,7 @@ def test_functions_end_before_money_does(stage: str) -> None:
         "sensors.poll_readings": 170,
         "sensors.detect_anomalies": 60,
         "sensors.watch_sensors": 60,
+        "sensors.show_incident": 30,
         "sensors.export_training_set": 600,
     }
 
@@ -157,7 +159,8 @@ def test_tables_have_these_keys(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_readings_expire_and_stream_what_was_written(stage: str) -> None:
     tables = named(synthesized(stage), "AWS::DynamoDB::Table")
-    assert tables["StorageReadings"]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    for name in ("StorageReadings", "StorageIncidents"):
+        assert tables[name]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     streams = {name: table["StreamSpecification"] for name, table in tables.items() if "StreamSpecification" in table}
     assert streams == {"StorageReadings": {"StreamViewType": "NEW_IMAGE"}}
 

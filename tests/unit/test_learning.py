@@ -9,7 +9,8 @@ import pytest
 
 from overcut.sensors.cohorts import SensorSeries
 from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange, retired
-from overcut.sensors.learning import LONGEST_WINDOW, Abnormal, Label, clean, review, window_of
+from overcut.sensors.incidents import Label
+from overcut.sensors.learning import LONGEST_WINDOW, Abnormal, clean, review, window_of
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = 1440

@@ -42,13 +42,12 @@ from overcut.sensors.cohorts import (
 from overcut.sensors.cutoffs import Cutoff, model_key, retired
 from overcut.sensors.features import Detector
 from overcut.sensors.forest import ForestParameters
-from overcut.sensors.incidents import RunRule
+from overcut.sensors.incidents import Label, RunRule
 from overcut.sensors.layout import decision_key
 from overcut.sensors.learning import (
     EARLIER_VERSIONS,
     LONGEST_WINDOW,
     Abnormal,
-    Label,
     Review,
     clean,
     long_enough,

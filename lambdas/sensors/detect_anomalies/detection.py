@@ -12,6 +12,7 @@ from lambdas.sensors.stores import CutoffsStore, DataBucket, HeadMovedError, Inc
 from overcut.sensors.alerts import (
     Budget,
     Contact,
+    Links,
     Phone,
     SendOutcome,
     TextsOfOnePlace,
@@ -144,6 +145,7 @@ class Detector:
         incidents: IncidentsStore,
         judge: Judge,
         phone: Phone,
+        links: Links | None = None,
         clock: Clock,
         rule: RunRule,
         alert_rules: AlertRules,
@@ -154,6 +156,7 @@ class Detector:
         self._incidents = incidents
         self._judge = judge
         self._phone = phone
+        self._links = links
         self._clock = clock
         self._rule = rule
         self._alert_rules = alert_rules
@@ -187,6 +190,7 @@ class Detector:
             claim_seconds=self._alert_rules.claim_seconds,
             budget=self._alert_rules.budget,
             together=False,
+            links=self._links,
         )
 
     def _detect_one(self, sensor_id: str, arrivals: Sequence[Arrival]) -> list[Incident]:

@@ -16,6 +16,7 @@ from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
 from lambdas.runtime.streams import ParkedQueue, written_at
 from lambdas.sensors.detect_anomalies.detection import AlertRules, Arrival, Detector, Judge
+from lambdas.sensors.links import PageLinks
 from lambdas.sensors.stores import (
     CutoffsStore,
     DataBucket,
@@ -53,6 +54,8 @@ class Settings:
     texts_per_hour: int
     texts_per_month: int
     texted_kinds: list[str]
+    link_prefix: str
+    link_hours: int
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,14 @@ def dependencies() -> Dependencies:
     observability = Observability("detect_anomalies", settings.stage)
     rule = RunRule(settings.consecutive_minutes, settings.recovery_minutes)
     bucket = DataBucket(client("s3"), settings.data_bucket)
+    incidents = IncidentsStore(dynamodb, settings.incidents_table)
     detector = Detector(
         readings=ReadingsStore(dynamodb, settings.readings_table),
         sensors=SensorsStore(dynamodb, settings.sensors_table),
-        incidents=IncidentsStore(dynamodb, settings.incidents_table),
+        incidents=incidents,
         judge=Judge(CutoffsStore(dynamodb, settings.cutoffs_table), bucket, rule),
         phone=AlertsTopic(client("sns", config=PUBLISH_ONCE), settings.alerts_topic),
+        links=PageLinks(incidents, settings.link_prefix, timedelta(hours=settings.link_hours)),
         clock=clock,
         rule=rule,
         alert_rules=AlertRules(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -15,6 +15,7 @@ import boto3
 from lambdas.runtime.clock import Clock, clock_from
 from lambdas.runtime.observability import Observability, initialise
 from lambdas.runtime.settings import load_settings
+from lambdas.sensors.links import PageLinks
 from lambdas.sensors.stores import (
     FAILED_BATCHES_PREFIX,
     DataBucket,
@@ -28,6 +29,7 @@ from overcut.sensors.alerts import (
     Budget,
     Contact,
     SendOutcome,
+    escalations,
     follows_held_back,
     needs_attention,
     reminders,
@@ -64,11 +66,16 @@ class Settings:
     texted_kinds: list[str]
     contacts: list[dict[str, Any]]
     default_contact: str
+    escalate_after_minutes: int
+    link_prefix: str
+    link_hours: int
 
 
 @dataclass(frozen=True)
 class Dependencies:
     settings: Settings
+    contacts: Sequence[Contact]
+    links: PageLinks
     budget: Budget
     incidents: IncidentsStore
     topic: AlertsTopic
@@ -83,6 +90,8 @@ def dependencies() -> Dependencies:
     settings = load_settings(Settings, os.environ)
     dynamodb, observability = boto3.client("dynamodb"), Observability("watch_sensors", settings.stage)
     incidents = IncidentsStore(dynamodb, settings.incidents_table)
+    contacts = [Contact.from_setting(contact) for contact in settings.contacts]
+    links = PageLinks(incidents, settings.link_prefix, timedelta(hours=settings.link_hours))
     bucket = DataBucket(boto3.client("s3"), settings.data_bucket)
     silence = SilenceWatch(
         bucket=bucket,
@@ -92,25 +101,26 @@ def dependencies() -> Dependencies:
         outcomes=observability,
         sources=settings.sources,
         silent_after=timedelta(minutes=settings.silent_after_minutes),
-        contacts=[Contact.from_setting(contact) for contact in settings.contacts],
+        contacts=contacts,
         default_contact=settings.default_contact,
         texted_kinds=settings.texted_kinds,
     )
     topic = AlertsTopic(boto3.client("sns", config=PUBLISH_ONCE), settings.alerts_topic)
     budget = Budget(settings.texts_per_hour, settings.texts_per_month)
-    return Dependencies(settings, budget, incidents, topic, bucket, silence, clock_from(settings.clock), observability)
+    return Dependencies(
+        settings, contacts, links, budget, incidents, topic, bucket, silence, clock_from(settings.clock), observability
+    )
 
 
 def handler(event: object, context: LambdaContext | None) -> None:
     """Incidents table + what was seen -> Incidents table -> alerts topic: what is owed, or claimed by a dead sender."""
     made = dependencies()
-    lasting = timedelta(hours=made.settings.new_normal_after_hours)
 
     def has_time() -> bool:
         return context is None or context.get_remaining_time_in_millis() > MILLISECONDS_FOR_A_TEXT
 
     try:
-        incidents = [made.incidents.owe(one, reminders(one, lasting)) for one in made.incidents.needing_attention()]
+        incidents = [_with_what_is_due(made, one) for one in made.incidents.needing_attention()]
         _send_digests(made, incidents)
         for incident in incidents:
             for key in follows_held_back(incident):
@@ -126,6 +136,17 @@ def handler(event: object, context: LambdaContext | None) -> None:
         _send(made, made.silence.watch(incidents, made.clock.now()), has_time)
     finally:
         made.observability.flush()
+
+
+def _with_what_is_due(made: Dependencies, incident: Incident) -> Incident:
+    """The incident with the texts that it owes since it lasts, nobody answered, or a snooze is over."""
+    now = made.clock.now()
+    due = reminders(incident, timedelta(hours=made.settings.new_normal_after_hours))
+    escalate_after = timedelta(minutes=made.settings.escalate_after_minutes)
+    escalated = escalations(incident, made.contacts, escalate_after, now)
+    owing = made.incidents.owe(incident, {**due, **escalated})
+    made.observability.count("IncidentsEscalated", bool(escalated.keys() & owing.texts.keys()))
+    return made.incidents.owe_snoozed(owing, now)
 
 
 def _send_digests(made: Dependencies, incidents: Iterable[Incident]) -> None:
@@ -149,6 +170,7 @@ def _send(made: Dependencies, incidents: Iterable[Incident], has_time: Callable[
         claim_seconds=made.settings.claim_seconds,
         budget=made.budget,
         together=True,
+        links=made.links,
         has_time=has_time,
     )
     for group, outcome in sent:
