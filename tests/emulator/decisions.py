@@ -28,6 +28,13 @@ RARE: set[Grant] = {
     ("DetectionWatchSensorsRole", "dynamodb:Scan", "StorageSensors"),
     ("DetectionWatchSensorsRole", "dynamodb:UpdateItem", "StorageIncidents"),
     ("DetectionWatchSensorsRole", "sns:Publish", "AlertingAlerts"),
+    ("PageShowIncidentRole", "dynamodb:BatchGetItem", "StorageIncidents"),
+    ("PageShowIncidentRole", "dynamodb:GetItem", "StorageCutoffs"),
+    ("PageShowIncidentRole", "dynamodb:GetItem", "StorageIncidents"),
+    ("PageShowIncidentRole", "dynamodb:GetItem", "StorageSensors"),
+    ("PageShowIncidentRole", "dynamodb:Query", "StorageIncidents"),
+    ("PageShowIncidentRole", "dynamodb:Query", "StorageReadings"),
+    ("PageShowIncidentRole", "dynamodb:UpdateItem", "StorageIncidents"),
     ("IngestionPollReadingsRole", "dynamodb:UpdateItem", "StorageSensors"),
     ("IngestionPollReadingsRole", "s3:PutObject", "StorageData/quarantine/*"),
 }

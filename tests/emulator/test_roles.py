@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 
+from lambdas.sensors.links import PageLinks
 from lambdas.sensors.stores import Sensor
+from overcut.sensors.incidents import (
+    Cause,
+    Change,
+    ChangeKind,
+    Episode,
+    Equipment,
+    Head,
+    Incident,
+    IncidentState,
+)
 from overcut.sensors.readings import Reading, format_time
 from overcut.sensors.silence import SourceSeen
 from tests.emulator.decisions import RARE, needed, spared
+from tests.functional.incident_pages import url_event
 from workbench.cloud.deploy import Deployment, Outputs
 from workbench.cloud.environment import REGION
 from workbench.cloud.processes import EmbeddedCloud
@@ -141,12 +155,43 @@ def _silence(house: House) -> Any:
     return {}
 
 
+def _link(house: House) -> str:
+    """The token of a link to a new incident, of a swing: its page looks up what the measure itself usually is."""
+    sensor_id, incidents = f"linked-{time.monotonic_ns()}", house.sensors.incidents
+    cause = Cause("temperature", "C", 0.7, 0.0, 0.2, 3.0, 1.0, "v", "volatility", format_time(NOW))
+    incident = Incident(
+        equipment=Equipment(sensor_id, "Cold room 3"),
+        kind="equipment",
+        state=IncidentState.OPEN,
+        opened_at=NOW,
+        first_anomalous_at=NOW,
+        last_anomalous_at=NOW,
+        cause=cause,
+        texts={},
+    )
+    incidents.open(incident, Change(ChangeKind.OPEN, Episode(NOW, NOW, NOW), Head(1, NOW, NOW, NOW)))
+    return PageLinks(incidents, "", timedelta(hours=1)).make("maintenance", [incident], int(time.time()))
+
+
+def _page(house: House) -> Any:
+    return url_event("GET", f"/{_link(house)}")
+
+
+def _answer(house: House) -> Any:
+    token = _link(house)
+    link = house.sensors.incidents.link(token, int(time.time()))
+    assert link
+    return url_event("POST", f"/{token}", f"answer=on_it&nonce={link.nonce}")
+
+
 UNTIL = {"until": format_time(NOW)}
 # of each function: what it is invoked with, and grants that it fails without
 CASES: list[tuple[str, str, Callable[[House], Any], list[str]]] = [
     (SENSORS, "PollReadings", _poll, ["dynamodb:GetItem", "dynamodb:BatchWriteItem", "s3:PutObject"]),
     (SENSORS, "DetectAnomalies", _records, ["dynamodb:Query", "sqs:SendMessage"]),
     (SENSORS, "WatchSensors", _silence, ["dynamodb:Query", "s3:GetObject"]),
+    (SENSORS, "ShowIncident", _page, ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"]),
+    (SENSORS, "ShowIncident", _answer, ["dynamodb:UpdateItem"]),
     (SENSORS, "ExportTrainingSet", lambda _: {"bucket": 0}, ["dynamodb:Query"]),
     (ETL_JOBS, "PredictAnomalies", lambda _: {"bucket": 0, **UNTIL}, ["s3:ListBucket"]),
     (ETL_JOBS, "OpenTickets", lambda _: UNTIL, ["dynamodb:Query"]),
@@ -194,6 +239,24 @@ def test_a_model_that_is_held_is_told_to_operations(house: House, stack: str, ke
         assert run_workflow(states, machine["stateMachineArn"], decision, given, lambda _: None).succeeded
         messages = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", [])
         assert [json.loads(one["Body"])["Message"] for one in messages] == ["3 of 4 sensors changed"] * told
+
+
+def test_who_has_a_link_and_no_account_sees_its_page_and_answers(house: House) -> None:
+    """By the function's URL, which the embedded cloud serves at a path; whoever calls is anonymous to IAM."""
+    own = house.outputs[SENSORS]["IncidentPage"]
+    begins = f"{house.url}/_aws/lambda-url/{own.removeprefix('https://').partition('.')[0]}"
+    token = _link(house)
+    with httpx.Client(trust_env=False) as telephone:
+        page = telephone.get(f"{begins}/{token}")
+        assert (page.status_code, page.headers["cache-control"]) == (200, "no-store")
+        assert "<h1>Cold room 3</h1>" in page.text
+        (nonce,) = re.findall(r'name="nonce" value="(\w+)"', page.text)
+        form = {"answer": "on_it", "nonce": nonce}
+        assert telephone.post(f"{begins}/{token}", data=form).status_code == 303
+        assert "maintenance is on it since" in telephone.get(f"{begins}/{token}").text
+        assert telephone.post(f"{begins}/{token}", data=form).status_code == 409
+        assert telephone.get(f"{begins}/{token[::-1]}").status_code == 404
+        assert telephone.put(f"{begins}/{token}").status_code == 405
 
 
 def test_what_demonstrations_do_not_come_to_needs_its_grants(house: House) -> None:

@@ -36,7 +36,7 @@ def test_a_link_shows_its_incident(pages: Pages) -> None:
         "Aarhus, north",
         "temperature at 12:59 UTC, usual 3.5 to 4.5",
         "Abnormal since 11:56 UTC, for 1 h 3 min.",
-        "The last 6 h of readings: temperature",
+        "The last 6 hours of temperature",
         "The temperature is away from what it usually shows.",
         "at 12:00 UTC, it was 30 C; usual is 3.5 to 4.5 C.",
         "No earlier incident of this sensor is known.",

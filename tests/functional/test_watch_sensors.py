@@ -11,10 +11,12 @@ from typing import Any, get_args
 import pytest
 
 from lambdas.runtime.clock import ClockFace, FileClock
+from lambdas.sensors.links import PageLinks
 from lambdas.sensors.stores import Sensor
 from lambdas.sensors.watch_sensors import handler as watching
 from overcut.sensors.alerts import TextRefusedError
 from overcut.sensors.incidents import (
+    Answer,
     Cause,
     Change,
     ChangeKind,
@@ -24,6 +26,7 @@ from overcut.sensors.incidents import (
     Incident,
     IncidentKind,
     IncidentState,
+    Response,
     Text,
     TextKind,
     TextState,
@@ -191,6 +194,108 @@ def test_what_was_learned_as_usual_stays_on_the_list_until_it_is_over(plant: Pla
         )
     ]
     assert plant.watch(32) == []
+    assert plant.on_the_list() == []
+
+
+# --- answers on the incident's page ---
+
+CHAIN = [{"contact_id": "day", "escalate_to": "night"}, {"contact_id": "night", "escalate_to": "lead"}]
+
+
+def respond(plant: Plant, incident: Incident, answer: Answer, minute: float, contact: str = "day") -> None:
+    """Answer as the page does, to a new link of it."""
+    store, at = plant.cloud.incidents, NOON + minute * MINUTE
+    link = PageLinks(store, LINK_PREFIX, timedelta(hours=1)).make(contact, [incident], 0)
+    token = link.removeprefix(LINK_PREFIX)
+    found = store.link(token, 0)
+    assert found
+    until = at + 60 * MINUTE if answer is Answer.SNOOZE else None
+    known = store.linked(found.incidents)
+    assert store.respond(token, found.nonce, "next", known, Response(answer, contact, at, until), 0)
+
+
+@pytest.fixture
+def chain(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Plant:
+    monkeypatch.setenv("CONTACTS", json.dumps(CHAIN))
+    watching.dependencies.cache_clear()
+    return plant
+
+
+def test_an_alert_links_to_its_incident_and_a_recovery_to_nothing(plant: Plant) -> None:
+    over: dict[str, Any] = {"state": IncidentState.RECOVERED, "recovered_at": NOON + 30 * MINUTE}
+    incident = plant.open("a", alert(), recovery(), **over)
+    plant.watch(31)
+    plant.watch(32)
+    (token,) = plant.links
+    link = plant.cloud.incidents.link(token, 1_000)
+    assert link
+    assert (link.contact_id, link.expires_at) == ("day", 1_000 + 48 * 3600)
+    assert [known.incident.reference for known in plant.cloud.incidents.linked(link.incidents)] == [incident.reference]
+
+
+def test_nobody_answers_and_each_contact_is_followed_by_the_next_once(chain: Plant) -> None:
+    chain.open("a", alert())
+    sent = {minute: [contact for contact, _ in chain.watch(minute)] for minute in range(0, 60, 5)}
+    assert {minute: to for minute, to in sent.items() if to} == {0: ["day"], 15: ["night"], 30: ["lead"]}
+    assert len(set(chain.links)) == 3, "each has a link of its own"
+
+
+@pytest.mark.parametrize("answer", [Answer.ON_IT, Answer.FALSE_ALARM])
+def test_an_answer_ends_the_chain(chain: Plant, answer: Answer) -> None:
+    incident = chain.open("a", alert())
+    chain.watch(0)
+    respond(chain, incident, answer, 14)
+    assert [chain.watch(minute) for minute in (15, 30, 300)] == [[], [], []]
+
+
+def test_an_answer_that_comes_while_the_next_text_waits_for_its_turn_keeps_it(chain: Plant) -> None:
+    incident = chain.open("a", alert())
+    chain.watch(0)
+    # another incident of the place has used the turn
+    chain.open("b", alert("night"))
+    chain.watch(14)
+    assert chain.watch(15) == []
+    assert chain.states(incident)["alert#night"] == "owed"
+    respond(chain, incident, Answer.ON_IT, 16)
+    assert chain.watch(18) == []
+    assert chain.states(incident)["alert#night"] == "owed"
+    over = Head(2, NOON, NOON, NOON, NOON + 40 * MINUTE)
+    change = Change(ChangeKind.RECOVER, Episode(NOON, NOON, NOON, over.recovered_at), over)
+    values = {"state": "recovered", "recovered_at": "2026-01-05T12:40:00Z"}
+    texts = {text.text_key: text for text in (recovery(), recovery("night"))}
+    chain.cloud.incidents.update("a", "equipment", change, **values, texts=texts)
+    assert [contact for contact, _ in chain.watch(41)] == ["day"], "who was not told of the beginning is not of the end"
+    chain.watch(42)
+    assert chain.on_the_list() == ["b"]
+
+
+def test_who_snoozed_is_asked_again_and_then_the_next_is(chain: Plant) -> None:
+    incident = chain.open("a", alert())
+    chain.watch(0)
+    respond(chain, incident, Answer.SNOOZE, 10)
+    assert [chain.watch(minute) for minute in (15, 30, 69)] == [[], [], []]
+    ((contact, body),) = chain.watch(70)
+    assert contact == "day"
+    assert body == (
+        f"STILL Unit a, Aarhus: temperature 30.0 C, usual 3.5 to 4.5, since 11:56 UTC. Ref {incident.reference}"
+    )
+    assert chain.watch(71) == []
+    assert [contact for contact, _ in chain.watch(85)] == ["night"]
+    respond(chain, incident, Answer.SNOOZE, 90)
+    assert [chain.watch(minute) for minute in (91, 149)] == [[], []]
+    assert sorted(contact for contact, _ in chain.watch(150)) == ["day"]
+
+
+def test_a_snooze_ends_with_its_incident(plant: Plant) -> None:
+    incident = plant.open("a", alert())
+    plant.watch(0)
+    respond(plant, incident, Answer.SNOOZE, 10)
+    over = Head(2, NOON, NOON, NOON, NOON + 40 * MINUTE)
+    change = Change(ChangeKind.RECOVER, Episode(NOON, NOON, NOON, over.recovered_at), over)
+    values = {"state": "recovered", "recovered_at": "2026-01-05T12:40:00Z"}
+    plant.cloud.incidents.update("a", "equipment", change, **values, texts={recovery().text_key: recovery()})
+    assert [body[:8] for _, body in plant.watch(41)] == ["OK AGAIN"]
+    assert [plant.watch(minute) for minute in (42, 70)] == [[], []]
     assert plant.on_the_list() == []
 
 

@@ -1,10 +1,11 @@
 """Alerts: who is told, in which words, and that no text is lost, doubled without need, or out of order."""
 
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from overcut.sensors.alerts import (
     HOURLY,
     Budget,
     Contact,
+    Links,
     SendOutcome,
     TextRefusedError,
     TextsOfOnePlace,
@@ -23,6 +25,7 @@ from overcut.sensors.alerts import (
     compose_digest,
     contacts_for,
     digest_is_due,
+    escalations,
     first_text_state,
     follows_held_back,
     needs_attention,
@@ -37,10 +40,12 @@ from overcut.sensors.incidents import (
     KINDS,
     SILENCES,
     STUCK_SENSOR,
+    Answer,
     Cause,
     Equipment,
     Incident,
     IncidentState,
+    Response,
     Text,
     TextKind,
     TextState,
@@ -209,6 +214,9 @@ def test_nobody_is_texted_about_nothing() -> None:
         ("`^|~\\€", "??????"),
         ("\U0001f600\u202e\u200b", "???"),
         ("@_$", "@_$"),
+        ("Ψυγείο 3", "Psygeio 3"),
+        ("Холодильник", "Kholodil'nik"),
+        ("倉庫", "CangKu"),
     ],
 )
 def test_letters(written: str, sent: str) -> None:
@@ -275,6 +283,166 @@ def test_a_long_name_gives_way_to_the_figures() -> None:
     assert text.endswith(f": temperature 9.1 C, usual 1.0 to 5.0, since 12:00 UTC. Ref {incident().reference}")
     assert "NNN.., SSS" in text
     assert len(text) == 160
+
+
+# --- with a link ---
+
+# a function's own URL in eu-central-1 is 72 characters, the longest anywhere 76; a token is 14
+OWN_URL = f"https://{'a' * 32}.lambda-url.eu-central-1.on.aws/{'T' * 14}"
+LONGEST_URL = f"https://{'a' * 32}.lambda-url.ap-southeast-2.on.aws/{'T' * 14}"
+DOMAIN_URL = f"https://plant.example.com/{'T' * 14}"
+
+
+def test_a_link_of_its_own_leaves_room_for_everything() -> None:
+    one = incident(site="Plant 1")
+    assert len(OWN_URL) == 86
+    assert compose([one], TextKind.ALERT, OWN_URL) == (
+        f"ALERT Cold room 3, Plant 1: 9.1 C, usual 1.0-5.0, since 12:00 UTC {one.reference} {OWN_URL}"
+    )
+    assert compose([one], TextKind.AGAIN, OWN_URL).startswith("STILL Cold room 3, Plant 1: 9.1 C, usual 1.0-5.0, since")
+    assert compose([one], TextKind.ALERT, DOMAIN_URL) == (
+        "ALERT Cold room 3, Plant 1: temperature 9.1 C, usual 1.0 to 5.0, since 12:00 UTC."
+        f" Ref {one.reference} {DOMAIN_URL}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature", "told"),
+    [
+        ("equipment", "value", "9.1 C, usual 1.0-5.0, since 12:00 UTC"),
+        ("equipment", "volatility", "swing 9.1 C, usual 1.0-5.0, 12:00 UTC"),
+        ("stuck", "value", "stuck at 9.1 C since 12:00 UTC"),
+        ("silent", "value", "no reading since 12:00 UTC"),
+        ("site_silent", "value", "no reading since 12:00 UTC"),
+        ("source_silent", "unreadable", "unreadable since 12:00 UTC"),
+        ("backwards", "value", "clock may run behind, since 12:00 UTC"),
+    ],
+)
+def test_each_kind_is_told_in_few_words(kind: str, feature: str, told: str) -> None:
+    one = incident(kind=kind, name="A cold room with a long name", site="Somewhere else")
+    one = replace(one, cause=replace(one.cause, feature=feature))
+    text = compose([one], TextKind.ALERT, OWN_URL)
+    assert f": {told} {one.reference} {OWN_URL}" in text.replace(". Ref ", " ")
+    assert len(text) == 160
+
+
+def test_what_lies_below_zero_and_what_has_no_unit() -> None:
+    one = incident()
+    cold = replace(one, cause=replace(one.cause, value=-18.5, usual_low=-25.0, usual_high=-22.0))
+    assert "-18.5 C, usual -25.0 to -22.0, 12:00 UTC" in compose([cold], TextKind.ALERT, OWN_URL)
+    bare = replace(one, cause=replace(one.cause, unit=""))
+    assert "temper.. 9.1, usual 1.0-5.0, " in compose([bare], TextKind.ALERT, OWN_URL)
+
+
+def test_several_with_a_link() -> None:
+    many = [incident(f"s{k}", minute=k, name=f"Unit {k}", site="Plant 1") for k in range(4)]
+    assert compose(many, TextKind.ALERT, OWN_URL) == (
+        f"ALERT Plant 1: 4 units abnormal, worst: Unit 0, Unit 1, 12:00 UTC {many[0].reference} {OWN_URL}"
+    )
+    assert compose(many, TextKind.ALERT, DOMAIN_URL).startswith("ALERT Plant 1: 4 units also abnormal, worst: Unit 0, ")
+    long = [replace(one, equipment=replace(one.equipment, name="N" * 99, site="S" * 99)) for one in many]
+    assert "SSS..: 4 units abnormal, worst: N" in compose(long, TextKind.ALERT, OWN_URL)
+
+
+@given(
+    st.lists(wild_incidents(), min_size=1, max_size=5),
+    st.sampled_from([TextKind.ALERT, TextKind.AGAIN]),
+    st.integers(1, 5000),
+    st.sampled_from([OWN_URL, LONGEST_URL, DOMAIN_URL]),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_link_is_whole_in_every_text(found: list[Incident], kind: TextKind, times: int, link: str) -> None:
+    one, sensor_id = found[0], found[0].equipment.sensor_id
+    copies = [replace(one, equipment=replace(one.equipment, sensor_id=f"{sensor_id} {k}")) for k in range(times)]
+    for incidents in (found, [one], [one, one], copies):
+        text = compose(incidents, kind, link)
+        assert len(text) <= 160
+        assert text.isascii()
+        reference = min(incidents, key=lambda one: one.first_anomalous_at).reference
+        assert text.endswith(f" {reference} {link}")
+
+
+def test_only_what_somebody_is_to_act_on_has_a_link() -> None:
+    made = []
+
+    class Pages:
+        def make(self, contact_id: str, incidents: Sequence[Incident], wall_now: int) -> str:
+            made.append((contact_id, [one.equipment.sensor_id for one in incidents]))
+            return DOMAIN_URL
+
+    states = {TextKind.ALERT: TextState.OWED, TextKind.RECOVERY: TextState.OWED, TextKind.REMINDER: TextState.OWED}
+    two = [incident("late", minute=1, texts=states), incident("early", texts=states)]
+    store, phone = MemoryTextStore(two), MemoryPhone()
+    for minute in (0, 5):
+        send(store, phone, minute=minute, links=Pages())
+    assert made == [("maintenance", ["early", "late"])], "the first is the one that the reference names"
+    assert sorted(DOMAIN_URL in body for _, body in phone.sent) == [False, False, True]
+
+
+# --- nobody answers, or somebody does ---
+
+SHIFTS = [Contact("maintenance", escalate_to="lead"), Contact("lead", escalate_to="head"), Contact("head")]
+QUARTER = 15 * MINUTE
+
+
+def told(contacts: str, response: Response | None = None, **values: Any) -> Incident:
+    """An incident of which these contacts were told, a quarter of an hour after one another from noon on."""
+    texts = [
+        Text(TextKind.ALERT, contact, TextState.SENT, sent_at=NOON + k * QUARTER, is_escalation=k > 0)
+        for k, contact in enumerate(contacts.split())
+    ]
+    return replace(incident(), texts={text.text_key: text for text in texts}, response=response, **values)
+
+
+def escalated(one: Incident, minute: float) -> list[str]:
+    found = escalations(one, SHIFTS, QUARTER, NOON + minute * MINUTE)
+    assert all(text.is_escalation and text.state is TextState.OWED for text in found.values())
+    return sorted(found)
+
+
+def test_who_does_not_answer_is_followed_by_the_next_and_that_one_too() -> None:
+    assert [escalated(told("maintenance"), minute) for minute in (14.9, 15)] == [[], ["alert#lead"]]
+    assert [escalated(told("maintenance lead"), minute) for minute in (29.9, 30)] == [[], ["alert#head"]]
+    assert escalated(told("maintenance lead head"), 999) == []
+
+
+def test_an_answer_ends_it_and_a_snooze_puts_it_off() -> None:
+    for answer in (Answer.ON_IT, Answer.FALSE_ALARM):
+        assert escalated(told("maintenance", Response(answer, "maintenance", NOON)), 999) == []
+    snoozed = Response(Answer.SNOOZE, "maintenance", NOON, NOON + 60 * MINUTE)
+    assert [escalated(told("maintenance", snoozed), minute) for minute in (74, 75)] == [[], ["alert#lead"]]
+
+
+def test_what_is_over_or_was_not_told_yet_does_not_go_to_the_next() -> None:
+    assert escalated(told("maintenance", state=IncidentState.RECOVERED), 999) == []
+    assert escalated(incident(), 999) == []
+    assert escalations(told("maintenance"), [Contact("maintenance")], QUARTER, NOON + timedelta(days=1)) == {}
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_an_escalation_that_has_not_left_before_an_answer_never_does(is_over: bool) -> None:
+    """And then nobody waits for it, nor for the text that it is over."""
+    owed = Text(TextKind.ALERT, "lead", TextState.OWED, is_escalation=True)
+    end = Text(TextKind.RECOVERY, "lead", TextState.OWED)
+    one = told("maintenance", Response(Answer.ON_IT, "maintenance", NOON))
+    if is_over:
+        one = replace(one, response=None, state=IncidentState.RECOVERED, recovered_at=NOON)
+    one = replace(one, texts={**one.texts, owed.text_key: owed, end.text_key: end})
+    assert texts_to_send([one], 0) == []
+    assert needs_attention(one) is not is_over, "it is open"
+    open_again = replace(one, response=None, state=IncidentState.OPEN, recovered_at=None)
+    assert [group.contact_id for group in texts_to_send([open_again], 0)] == ["lead"]
+
+
+def test_what_was_snoozed_is_told_again_unless_there_was_another_answer() -> None:
+    again = Text(TextKind.AGAIN, "maintenance", TextState.OWED)
+    snoozed = Response(Answer.SNOOZE, "maintenance", NOON, NOON)
+    one = told("maintenance", snoozed)
+    one = replace(one, texts={**one.texts, again.text_key: again})
+    assert [group.kind for group in texts_to_send([one], 0)] == [TextKind.AGAIN]
+    for response in (None, replace(snoozed, contact_id="lead"), replace(snoozed, answer=Answer.ON_IT)):
+        assert texts_to_send([replace(one, response=response)], 0) == []
+    assert texts_to_send([replace(one, state=IncidentState.RECOVERED)], 0) == []
 
 
 # --- who ---
@@ -401,6 +569,7 @@ def send(
     together: bool = True,
     budget: Budget = PLENTY,
     has_time: Callable[[], bool] = lambda: True,
+    links: Links | None = None,
 ) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
     return send_texts(
         store.all() if incidents is None else incidents,
@@ -412,6 +581,7 @@ def send(
         claim_seconds=CLAIM_SECONDS,
         budget=budget,
         together=together,
+        links=links,
         has_time=has_time,
     )
 

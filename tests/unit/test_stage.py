@@ -176,6 +176,22 @@ DEVICE = "sensors.sources.device"
         ("clock", "/var/clock", 'clock must be "system": only the local stage may set it'),
         ("sensors.default_contact", "bob", "sensors: default_contact must be one of maintenance, not 'bob'"),
         (
+            "sensors.contacts.maintenance",
+            {"escalate_to": "bob"},
+            "sensors: contacts.maintenance.escalate_to must be another contact, and there is none, not 'bob'",
+        ),
+        (
+            "sensors.contacts",
+            {"maintenance": {"escalate_to": "maintenance"}, "lead": {}},
+            "sensors: contacts.maintenance.escalate_to must be one of lead, not 'maintenance'",
+        ),
+        (
+            "sensors.page",
+            {"domain": "https://plant.example.com"},
+            "sensors.page.domain: must be a domain in lower case, such as plant.example.com,"
+            " not 'https://plant.example.com'",
+        ),
+        (
             "sensors.provisioned_writes",
             {"minimum": 5, "maximum": 4},
             "sensors.provisioned_writes: maximum must be at least minimum",

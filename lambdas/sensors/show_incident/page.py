@@ -189,6 +189,8 @@ def _answers(main: ET.Element, shown: Shown) -> None:
         (Answer.SNOOZE, "Snooze", f"ask me again in {minutes} minutes"),
         (Answer.FALSE_ALARM, "False alarm", "learn this as usual"),
     ):
+        if shown.known.incident.recovered_at is not None and answer is not Answer.FALSE_ALARM:
+            continue  # nothing is left to see to
         style = "first" if answer is Answer.ON_IT else ""
         button = _sub(form, "button", words, style, name="answer", value=answer.value)
         _sub(button, "small", told)
@@ -275,8 +277,8 @@ def _chart(main: ET.Element, shown: Shown) -> None:
     values = [value for _, value in points] + list(shown.usual or ())
     margin = 0.06 * (max(values) - min(values)) or max(abs(values[0]) * 0.01, 0.5)
     axes = _Axes(first, last, min(values) - margin, max(values) + margin)
-    hours = _duration(timedelta(seconds=last - first))
-    heading = visible(f"The last {hours} of readings: {incident.cause.measure}")
+    hours = round((last - first) / 3600)
+    heading = visible(f"The last {hours} hours of {incident.cause.measure}" if hours > 1 else incident.cause.measure)
     _sub(main, "h2", heading)
     box = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": f"{heading}. {_measured(incident)}"}
     svg = _sub(main, "svg", **box)
