@@ -30,7 +30,7 @@ from lambdas.sensors.poll_readings import polling
 from lambdas.sensors.stores import Sensor, cutoffs_key, dump_cutoffs
 from lambdas.sensors.watch_sensors import handler as watching
 from overcut.etl_jobs.job_runs import JobRun
-from overcut.sensors.learning import Label
+from overcut.sensors.incidents import Label
 from overcut.sensors.readings import Reading
 from tests.faults import sensors as world
 from tests.faults.injection import Injector, in_the_way
