@@ -20,6 +20,7 @@ from moto.dynamodb.models import dynamodb_backends
 from lambdas.runtime.attributes import from_attributes
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.detect_anomalies import handler as detecting
+from lambdas.sensors.show_incident import handler as showing
 from lambdas.sensors.watch_sensors import handler as watching
 from overcut.sensors.incidents import IncidentKind
 from tests.conftest import synthesized
@@ -192,7 +193,8 @@ def reuse_clients(patch: pytest.MonkeyPatch) -> None:
         return _CLIENTS[key]
 
     patch.setattr(boto3, "client", client)
-    patch.setattr(detecting, "small_clients", lambda *services: client)
+    for module in (detecting, showing):
+        patch.setattr(module, "small_clients", lambda *services: client)
 
 
 def stop_wall_clock(patch: pytest.MonkeyPatch, module: object, world: SensorsWorld) -> None:
