@@ -307,7 +307,7 @@ def _everyone(main: ET.Element, contents: ET.Element, found: SensorsReport) -> N
     sub(details, "summary", f"{counted(len(found.watched), 'sensor')}; silent ones first, then those that learn")
     _table(
         details,
-        "All sensors",
+        "Every sensor and how it is",
         ("sensor", "name", "place", "state", "heard", "cutoff", "drift"),
         [
             (
@@ -397,7 +397,7 @@ def _by_weekday(main: ET.Element, contents: ET.Element, verdicts: Sequence[Verdi
     sub(section, "p", "Runs by the day on which they began; in brackets, how many were unusual, failed or missed.")
     _table(
         section,
-        "Runs by weekday",
+        "How many runs each job had on each day",
         ("job", *DAYS),
         [
             (name, *(f"{runs} ({odd})" if odd else f"{runs}" if runs else "-" for runs, odd in days))
