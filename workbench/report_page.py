@@ -434,7 +434,7 @@ def _runs(name: str, runs: Sequence[Verdict]) -> ET.Element:
             sub(mark, "path", None, {"class": "incident", "d": cross})
         about = f", usually {run.usual_records:,.0f}" if run.usual_records is not None else ""
         sub(mark, "title", f"{_minute(run.started_at)}: {run.records_processed:,} rows{about}; {run.judgement}")
-    for moment in ticks(float(times[0]), float(times[-1])):
+    for moment in (moment for moment in ticks(float(times[0]), float(times[-1])) if moment.hour == 0):
         label = {"x": at(float(across.x(moment.timestamp()))), "y": HEIGHT + 24, "text-anchor": "middle"}
         sub(svg, "text", f"{moment:%m-%d}", label)
     return svg

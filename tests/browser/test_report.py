@@ -141,9 +141,8 @@ def test_anybody_can_use_it(seen: Visit, tmp_path: Path) -> None:
         seen.page.locator("summary").click()
         assert seen.violations() == []
         assert not seen.is_wider_than_its_window()
-        seen.picture(
-            f"report-{width}-{seen.page.evaluate('matchMedia(`(prefers-color-scheme: dark)`).matches')}", tmp_path
-        )
+        is_dark = seen.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        seen.picture(f"report-{width}-{'dark' if is_dark else 'light'}", tmp_path)
         seen.page.locator("summary").click()
 
 
