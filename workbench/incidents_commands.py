@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from lambdas.sensors.stores import KnownIncident
 from overcut.sensors.alerts import held_back
-from overcut.sensors.incidents import Cause, IncidentState, Label
+from overcut.sensors.incidents import Cause, Incident, IncidentState, Label
 from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage, read_stage
 from workbench.aws_commands import AwsCommands
@@ -137,6 +136,7 @@ def show(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bo
         ("score", f"{one.cause.anomaly_score:.3f}, above the cutoff {one.cause.score_cutoff:.3f}"),
         ("model", one.cause.model_version),
         ("texts", told or "none"),
+        ("answer", _answered(one)),
         ("label", known.label or "none"),
     ):
         table.add_row(name, shown(value))
@@ -163,6 +163,11 @@ def label(stage: SensorsStage, reference: str, label: str, sensor_id: str | None
     )
 
 
+def _answered(incident: Incident) -> str:
+    last = incident.response
+    return f"{last.answer.replace('_', ' ')}, {last.contact_id} at {format_time(last.at)}" if last else "none"
+
+
 def state_of(known: KnownIncident) -> str:
     state = known.incident.state.value
     return f"{state}, contradicted by a late reading" if known.is_contradicted else state
@@ -179,5 +184,5 @@ def measured(cause: Cause) -> str:
 def as_values(known: KnownIncident) -> dict[str, Any]:
     """An incident as JSON takes it."""
     one = known.incident
-    values = {name: format_time(value) if isinstance(value, datetime) else value for name, value in asdict(one).items()}
+    values = json.loads(json.dumps(asdict(one), default=format_time))
     return {"reference": one.reference, **values, "label": known.label or None, "contradicted": known.is_contradicted}

@@ -1,4 +1,4 @@
-"""show_incident, whose caller is a person: whoever sees an error loads the page again, and presses unless it is done."""
+"""show_incident, whose caller is a person: who sees an error loads the page again, and presses unless it is done."""
 
 import re
 from collections.abc import Callable, Iterator

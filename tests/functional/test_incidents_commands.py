@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lambdas.runtime.attributes import to_attribute
+from lambdas.sensors.links import PageLinks
 from lambdas.sensors.stores import cutoffs_key, dump_cutoffs
 from overcut.sensors.cohorts import ROUTINE_FEATURES, CohortModel, SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import PROMOTION_DELAY, Usual, in_force
 from overcut.sensors.incidents import (
     EQUIPMENT_FAULT,
     STUCK_SENSOR,
+    Answer,
     Cause,
     Change,
     ChangeKind,
@@ -26,6 +28,7 @@ from overcut.sensors.incidents import (
     Head,
     Incident,
     IncidentState,
+    Response,
     Text,
     TextKind,
     TextState,
@@ -171,6 +174,24 @@ def test_one_incident_is_found_by_its_reference(system: Cloud) -> None:
     assert error_of("incidents", "show", "AAAAAA") == (
         "Error: no incident has the reference 'AAAAAA'; `overcut incidents list` shows all"
     )
+
+
+def test_what_was_texted_and_answered_is_told_with_its_times(system: Cloud, trained: CohortModel) -> None:
+    incident = opened(system, cause_of(trained))
+    system.incidents.mark_sent([incident], "alert#day", "id", "body", NOON + MINUTE)
+    links = PageLinks(system.incidents, "", DAY)
+    token = links.make("day", [incident], 0)
+    link = system.incidents.link(token, 0)
+    assert link
+    response = Response(Answer.ON_IT, "day", NOON + 5 * MINUTE)
+    assert system.incidents.respond(token, link.nonce, "next", system.incidents.linked(link.incidents), response, 0)
+    assert "on it, day at 2026-03-09T12:05:00Z" in said("incidents", "show", incident.reference)
+    for told in (
+        json.loads(said("incidents", "show", incident.reference, "--json")),
+        json.loads(said("incidents", "list", "--json"))[0],
+    ):
+        assert told["texts"]["alert#day"]["sent_at"] == "2026-03-09T12:01:00Z"
+        assert told["response"] == {"answer": "on_it", "contact_id": "day", "at": "2026-03-09T12:05:00Z", "until": None}
 
 
 def test_a_reference_that_two_incidents_have_needs_the_sensor(system: Cloud) -> None:

@@ -4,24 +4,26 @@ Queries need no test of their own here: DynamoDB's take values as placeholders, 
 """
 
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from lambdas.sensors.stores import Sensor
+from lambdas.sensors.show_incident.page import Shown, incident_page
+from lambdas.sensors.stores import KnownIncident, Sensor
 from overcut.etl_jobs.layout import bucket_of as bucket_of_job
 from overcut.plain_text import visible
 from overcut.sensors.alerts import SEGMENT_LENGTH, compose
 from overcut.sensors.backtest import Replay
 from overcut.sensors.cohorts import cohort_id
-from overcut.sensors.incidents import TextKind
+from overcut.sensors.incidents import Answer, IncidentState, Response, TextKind
 from overcut.sensors.layout import bucket_of
-from overcut.sensors.readings import RefusedReadingError, make_reading
+from overcut.sensors.readings import Reading, RefusedReadingError, make_reading
 from tests.etl_fakes import verdict
-from tests.unit.test_alerts import incident
+from tests.unit.test_alerts import MINUTE, NOON, incident
 from tests.unit.test_tickets import texts
 from workbench.backtest_page import backtest_page
 from workbench.sensors_commands import sensors
@@ -103,6 +105,23 @@ def test_a_page_shows_a_name_and_is_not_changed_by_it(name: str) -> None:
 
     assert page(name).tags == page("unit-1").tags
     assert name in "".join(page(name).said)
+
+
+@EVERY_NAME
+def test_an_incident_s_page_shows_a_name_and_is_not_changed_by_it(name: str) -> None:
+    def page(named: str) -> str:
+        one = incident("unit", name=named, site=named, state=IncidentState.RECOVERED)
+        told = replace(one.cause, measure=named, unit=named)
+        response = Response(Answer.ON_IT, named, NOON)
+        known = KnownIncident(replace(one, cause=told, response=response, recovered_at=NOON), "", False)
+        readings = [Reading("unit", NOON + k * MINUTE, {named: 4.0 + k}) for k in range(5)]
+        names = [named, named]
+        shown = Shown(known, names, readings, (1.0, 5.0), known, "nonce", NOON + timedelta(hours=1), MINUTE)
+        return incident_page(shown)
+
+    assert Page(page(name)).tags == Page(page("unit-1")).tags
+    assert visible(name) in "".join(Page(page(name)).said)
+    assert page(name).encode(), "it can be sent"
 
 
 @EVERY_NAME

@@ -54,7 +54,7 @@ DEVICE = "sensors.sources.device"
         (
             "sensors.contacts.maintenance.phone",
             "+1",
-            "sensors.contacts.maintenance.phone: unknown key; allowed are customers, sites",
+            "sensors.contacts.maintenance.phone: unknown key; allowed are customers, escalate_to, sites",
         ),
         (
             "sensors.provisioned_writes",

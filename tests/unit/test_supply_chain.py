@@ -27,6 +27,7 @@ WRITTEN_AS = {
     "BSD 2-Clause License": "BSD-2-Clause",
     "MIT License": "MIT",
     "MIT license": "MIT",
+    "ISC License (ISCL)": "ISC",
     "PSFL": "PSF-2.0",
     "Apache Software License": "Apache-2.0",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
