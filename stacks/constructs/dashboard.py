@@ -1,4 +1,4 @@
-"""A pipeline's dashboard: rows of graphs, as data flows, of what is counted anyway; no metric is of a sensor or a job."""
+"""A pipeline's dashboard: rows of graphs, as data flows, of what is counted anyway; none is of a sensor or a job."""
 
 from collections.abc import Mapping, Sequence
 
