@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -19,9 +19,10 @@ from click.testing import CliRunner, Result
 from overcut.sensors.readings import Reading, format_time
 from tests.conftest import ROOT
 from tests.functional.conftest import REGION
-from tests.functional.test_detect_anomalies import HOT, MINUTE, NOON, USUAL, Plant, plant
+from tests.functional.test_detect_anomalies import CONTACTS, HOT, MINUTE, NOON, USUAL, Plant, plant
 from tests.unit.test_documents import commands
 from workbench.cli import main
+from workbench.demonstration.stage_file import write_stage_file
 from workbench.sensors_system import SensorsSystem
 
 __all__ = ["plant"]
@@ -29,6 +30,7 @@ __all__ = ["plant"]
 COMMANDS = commands(of="overcut")
 # what is about both pipelines at once, or takes a cloud, and the test that types it
 ELSEWHERE = {
+    r"overcut report --demo": "tests/functional/test_report.py",
     r"overcut demo\b.*": "tests/emulator/test_demonstration.py",
     r"overcut cloud (up|down)": "tests/emulator/test_embedded_cloud.py",
     r"overcut tickets --stage dev list": "tests/functional/test_tickets_commands.py",
@@ -55,21 +57,28 @@ def run(command: str) -> Result:
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if "--stage" in one and not _elsewhere(one)])
 def test_a_command_about_a_stage(plant: Plant, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = {f"{name}Table": table for name, table in plant.cloud.tables.items()} | {"DataBucket": plant.cloud.bucket}
+    outputs = {f"{name}Table": table for name, table in plant.cloud.tables.items()} | {
+        "DataBucket": plant.cloud.bucket,
+        "ParkedQueue": plant.cloud.parked,
+        "DetectAnomalies": "detect_anomalies",
+    }
     system = SensorsSystem(outputs, boto3.Session(region_name=REGION))
     monkeypatch.setattr(SensorsSystem, "deployed", lambda _: system)
     monkeypatch.chdir(tmp_path)
     Path("equipment.csv").write_text("sensor_id,name,customer,site,kind\na,Cold room 3,north,Aarhus,cold room\n")
-    now = datetime.now(UTC)
-    Path("sent.csv").write_text(f"sensor_id,measured_at,temperature\na,{format_time(now - timedelta(days=9))},4.0\n")
+    long_ago = format_time(NOON - timedelta(days=9))
+    Path("sent.csv").write_text(f"sensor_id,measured_at,temperature\na,{long_ago},4.0\n")
     Path("faults.csv").write_text("sensor_id,started_at,ended_at,kind\n")
     plant.add("a", history=10)
     plant.arrive([Reading("a", NOON + k * MINUTE, {"temperature": HOT if k < 6 else USUAL}) for k in range(10)])
     named = command.replace("REFERENCE", plant.one_incident().reference).replace("SENSOR", "a")
-    # a stage's file lies where the commands are typed, in the checkout
-    ran = run(
-        named.replace("--stage dev", f"--stage {ROOT / 'config' / 'dev.toml'}").replace("--stage local", "--stage dev")
+    contacts: dict[str, object] = {str(contact["contact_id"]): {} for contact in CONTACTS}
+    stage = write_stage_file(
+        tmp_path / "stage.toml",
+        clock=plant.clock.path,
+        pipelines={"sensors": {"contacts": contacts, "default_contact": "day"}},
     )
+    ran = run(re.sub(r"--stage \w+", f"--stage {stage}", named))
     assert ran.exit_code == 0, ran.output
     assert ran.output.strip()
 
