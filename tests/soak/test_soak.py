@@ -357,6 +357,7 @@ def test_nothing_is_lost_in_four_rough_days(soak: Soak, fleet: Fleet) -> None:
     began = time.monotonic()
     soak.system.start_polls()
     _wait_until_stored(soak, patience=300)
+    _wait_until_judged(soak)
     _train(soak, "soak-first")
     soak.set_clock(LIVE_FROM, SLOWEST)
     _drive(soak)
