@@ -1,7 +1,8 @@
 """What another version of Overcut may have stored otherwise is refused, and the docs say which versions are read."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,26 +15,31 @@ from overcut.formats import READ_FORMATS, UnknownFormatError
 from overcut.sensors import models
 from tests.conftest import ROOT
 from tests.upgrades.releases import kept
+from tests.upgrades.stored import Stored, sensors_pipeline, write_sensors
 
-# how each kind of item that a release stored is read, and in which table it lies
-ITEMS: dict[str, tuple[str, str, Callable[[Any], object]]] = {
-    "reading": ("sensors", "Readings", stores.reading_from_item),
-    "sensor": ("sensors", "Sensors", stores._sensor_from_item),
-    "source": ("sensors", "Sources", stores._source_from_item),
-    "cutoff": ("sensors", "Cutoffs", stores._cutoff_from_item),
-    "incident": ("sensors", "Incidents", stores.incident_from_item),
-    "incident head": ("sensors", "Incidents", stores._head_from_item),
-    "ticket head": ("etl_jobs", "Tickets", _head_from_item),
-    "ticket entry": ("etl_jobs", "Tickets", _entry_from_item),
+# where each kind of item lies, an attribute that no other item of the table has, and how it is read
+ITEMS: dict[str, tuple[str, str, str, Callable[[Any], object]]] = {
+    "reading": ("sensors", "Readings", "values", stores.reading_from_item),
+    "sensor": ("sensors", "Sensors", "sensor_id", stores._sensor_from_item),
+    "source": ("sensors", "Sources", "source_id", stores._source_from_item),
+    "cutoff": ("sensors", "Cutoffs", "ranges", stores._cutoff_from_item),
+    "incident": ("sensors", "Incidents", "cause", stores.incident_from_item),
+    "incident head": ("sensors", "Incidents", "incident_opened_at", stores._head_from_item),
+    "ticket head": ("etl_jobs", "Tickets", "status", _head_from_item),
+    "ticket entry": ("etl_jobs", "Tickets", "verdict", _entry_from_item),
 }
-MARK = {"incident": "cause", "incident head": "incident_opened_at", "ticket head": "status", "ticket entry": "verdict"}
+
+
+def items(stored: Stored, kind: str) -> list[dict[str, Any]]:
+    """The items of a kind that a pipeline stored."""
+    _, table, mark, _ = ITEMS[kind]
+    return [item for item in stored.tables[table] if mark in item]
 
 
 @pytest.mark.parametrize("kind", ITEMS)
 def test_an_item_of_a_newer_format_is_refused(kind: str) -> None:
-    pipeline, table, read = ITEMS[kind]
-    items = kept()[-1].stored(pipeline).tables[table]
-    item = next(one for one in items if MARK.get(kind, "sensor_id" if kind != "source" else "source_id") in one)
+    pipeline, _, _, read = ITEMS[kind]
+    item = items(kept()[-1].stored(pipeline), kind)[0]
     read(item)
     with pytest.raises(UnknownFormatError, match=f"{kind} has format .*2.*, this version of Overcut reads 1: deploy"):
         read({**item, "format": {"N": "2"}})
@@ -45,6 +51,30 @@ def test_a_verdict_of_a_newer_format_is_refused() -> None:
     Verdict.from_json(line)
     with pytest.raises(UnknownFormatError, match="verdict has format 2"):
         Verdict.from_json(json.dumps({**json.loads(line), "format": 2}))
+
+
+def test_a_changed_shape_has_another_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An older release does not know an attribute that was added, and misses one that is gone."""
+    old = kept()[-1].stored("sensors")
+    with sensors_pipeline(monkeypatch, tmp_path) as pipeline:
+        new = write_sensors(pipeline)
+    for kind in (name for name, (pipeline_name, *_) in ITEMS.items() if pipeline_name == "sensors"):
+        before, after = shapes(items(old, kind)), shapes(items(new, kind))
+        assert before
+        assert all(shape in before or "format" in shape for shape in after), (kind, before ^ after)
+
+
+def shapes(found: list[dict[str, Any]]) -> set[frozenset[str]]:
+    """The attributes that items have, with their types."""
+    return {frozenset(_attributes(item)) for item in found}
+
+
+def _attributes(item: dict[str, Any]) -> Iterator[str]:
+    for name, attribute in item.items():
+        ((kind, inner),) = attribute.items()
+        yield name if name == "format" else f"{name}: {kind}"
+        if name in ("equipment", "cause", "learning"):
+            yield from (f"{name}.{path}" for path in _attributes(inner))
 
 
 def test_what_is_written_is_read() -> None:

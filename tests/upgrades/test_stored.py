@@ -25,11 +25,9 @@ from tests.upgrades.stored import (
     WRITTEN,
     EtlJobsPipeline,
     SensorsPipeline,
-    Stored,
     etl_jobs_pipeline,
     sensors_pipeline,
     value,
-    write_sensors,
 )
 
 EVERY_RELEASE = pytest.mark.parametrize("release", kept(), ids=lambda release: release.folder.name)
@@ -164,29 +162,3 @@ def test_a_new_model_is_compared_with_an_old_one(etl_jobs: EtlJobsPipeline, caps
     assert "is not compared with" not in capsys.readouterr().out
     decided = json.loads(etl_jobs.data.get("models/etl_jobs/decisions/nightly.json"))
     assert decided["decision"] == "promoted", decided
-
-
-def test_a_changed_shape_has_another_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Attributes that an older release does not know, or misses, are a format of their own: see overcut/formats.py."""
-    release = kept()[-1]
-    with sensors_pipeline(monkeypatch, tmp_path) as pipeline:
-        new = write_sensors(pipeline)
-    old = release.stored("sensors")
-    for table in old.tables:
-        before, after = shapes(old, table), shapes(new, table)
-        if before != after:
-            assert any("format" in shape for shape in after - before), (table, before ^ after)
-    assert len(shapes(old, "Incidents")) > 3
-
-
-def shapes(stored: Stored, table: str) -> set[frozenset[str]]:
-    """The attributes that items of a table have."""
-    return {frozenset(_paths(item)) for item in stored.tables[table]}
-
-
-def _paths(item: dict[str, Any]) -> Iterator[str]:
-    for name, attribute in item.items():
-        ((kind, inner),) = attribute.items()
-        yield f"{name}: {kind}" if name != "format" else "format"
-        if kind == "M" and name in ("equipment", "cause", "learning"):
-            yield from (f"{name}.{path}" for path in _paths(inner))
