@@ -120,7 +120,7 @@ def rollback(stage: SensorsStage, sensor_id: str) -> None:
 @click.pass_obj
 def held(stage: SensorsStage, as_json: bool) -> None:
     """List the versions that training held and nobody approved, with the reason."""
-    found = _held(SensorsSystem.deployed(stage))
+    found = held_versions(SensorsSystem.deployed(stage))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -173,7 +173,7 @@ def approve(stage: SensorsStage, model_id: str, version: str) -> None:
     click.echo(f"From {format_time(effective_from)} on, {sensors} judged by version {version} of {model_id}.")
 
 
-def _held(system: SensorsSystem) -> list[dict[str, str]]:
+def held_versions(system: SensorsSystem) -> list[dict[str, str]]:
     """The versions whose cutoffs lie beside their model, and that were not approved since."""
     found = []
     for key in system.bucket.keys("models/sensors/"):

@@ -1,7 +1,9 @@
 """A deployed pipeline, whichever it is: its stack's outputs, and clients to reach what they name."""
 
+import json
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple, Self
 
 import boto3
 from botocore.config import Config
@@ -13,6 +15,21 @@ from stacks.stage import Stage
 
 class NotDeployedError(OvercutError):
     """There is no such stage in the account, in the stage's region."""
+
+
+class Alarm(NamedTuple):
+    """A CloudWatch alarm, and in its description what it means and where to look."""
+
+    name: str
+    description: str
+
+
+class LastExecution(NamedTuple):
+    """An execution of a workflow: how it ended and when, or since when it runs."""
+
+    arn: str
+    status: str
+    at: datetime
 
 
 class DeployedPipeline:
@@ -45,9 +62,43 @@ class DeployedPipeline:
         session = boto3.Session(region_name=stage.region)
         return cls(_outputs_of(session, cls.stack(stage.name)), session)
 
+    def output(self, name: str) -> str:
+        """What the stack tells under a name."""
+        return self._outputs[name]
+
+    def ringing_alarms(self, stage: str) -> list[Alarm]:
+        """The alarms of the stage's stack that are in the state ALARM, by name."""
+        pages = (
+            self._client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.stack(stage))
+        )
+        own = {one["PhysicalResourceId"] for page in pages for one in page["StackResourceSummaries"] if _is_alarm(one)}
+        pages = self._client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
+        found = [one for page in pages for one in page["MetricAlarms"] if one["AlarmName"] in own]
+        return sorted(Alarm(one["AlarmName"], one.get("AlarmDescription", "")) for one in found)
+
+    def last_execution(self, output: str) -> LastExecution | None:
+        """The last execution of the workflow that an output of the stack names; None before the first."""
+        arn = self._outputs[output]
+        found = self._client("stepfunctions").list_executions(stateMachineArn=arn, maxResults=1)["executions"]
+        if not found:
+            return None
+        return LastExecution(
+            found[0]["executionArn"], found[0]["status"], found[0].get("stopDate", found[0]["startDate"])
+        )
+
+    def output_of(self, execution: LastExecution) -> dict[str, Any]:
+        """What an execution gave; empty for one that gave nothing yet, or failed."""
+        told = self._client("stepfunctions").describe_execution(executionArn=execution.arn).get("output") or "{}"
+        given = json.loads(told)
+        return given if isinstance(given, dict) else {}
+
     def _client(self, service: str) -> Any:
         make: Callable[..., Any] = self._session.client
         return make(service, endpoint_url=self._endpoint_url, config=Config(max_pool_connections=20))
+
+
+def _is_alarm(resource: Mapping[str, Any]) -> bool:
+    return bool(resource["ResourceType"] == "AWS::CloudWatch::Alarm")
 
 
 def _outputs_of(session: boto3.Session, stack: str) -> dict[str, str]:

@@ -128,6 +128,12 @@ class SensorsSystem(DeployedPipeline):
             EventsQueue(self.bucket, intake, sources),
         ]
 
+    def parked_records(self) -> int:
+        """About how many records of the stream are parked; looks at none of them."""
+        about = "ApproximateNumberOfMessages"
+        answer = self._client("sqs").get_queue_attributes(QueueUrl=self._outputs["ParkedQueue"], AttributeNames=[about])
+        return int(answer["Attributes"][about])
+
     def detect(self, event: Mapping[str, Any]) -> None:
         """Hand detect_anomalies an event of the stream.
 

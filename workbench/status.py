@@ -1,0 +1,251 @@
+"""`overcut status`: how a stage's deployed pipelines are, on one screen, and what needs somebody."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from lambdas.runtime.clock import clock_from
+from lambdas.sensors.stores import FAILED_BATCHES_PREFIX, QUARANTINE_PREFIX, Sensor
+from overcut.sensors.alerts import held_back
+from overcut.sensors.incidents import SILENCES, Incident, IncidentState, TextState
+from overcut.sensors.readings import format_time
+from stacks.stage import EtlJobsStage, SensorsStage, Stage, read_stage
+from workbench.aws_commands import AwsCommand
+from workbench.cutoffs_commands import held_versions
+from workbench.deployed import DeployedPipeline, LastExecution
+from workbench.etl_jobs_system import EtlJobsSystem
+from workbench.sensors_system import SensorsSystem
+from workbench.shown import shown
+
+READING_THREADS = 16
+# one source's poll may fail now and then: the next minute is the retry
+POLL_FAILURES = 3
+BAD_ENDS = ("FAILED", "TIMED_OUT", "ABORTED")
+
+
+@dataclass
+class Status:
+    """How one pipeline is.
+
+    Attributes:
+        facts: by what they are of; JSON takes them as they are.
+        attention: what needs somebody, a sentence each, with where to look.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    attention: list[str] = field(default_factory=list)
+
+
+def sensors_status(system: SensorsSystem, stage: SensorsStage, now: datetime) -> Status:
+    """How the sensors pipeline is; reads the Sensors table, and a cutoff a sensor."""
+    status = Status()
+    status.facts["sources"] = _sources(system, stage, status.attention)
+    incidents = list(system.incidents.needing_attention())
+    open_ones = [one for one in incidents if one.state is IncidentState.OPEN]
+    silent = {one.equipment.sensor_id for one in open_ones if one.kind in SILENCES}
+    status.facts["sensors"] = _sensors(system, silent, now)
+    status.facts["open_incidents"] = _open_incidents(open_ones)
+    if open_ones:
+        look = f"`overcut incidents --stage {stage.name} list --open`"
+        status.attention.append(f"{_counted(len(open_ones), 'incident')} open: {look}")
+    owed = sum(t.state in (TextState.OWED, TextState.SENDING) for one in incidents for t in one.texts.values())
+    held = sum(len(texts) for texts in held_back(incidents).values())
+    status.facts["texts"] = {"owed": owed, "held": held}
+    if held:
+        look = f"`overcut incidents --stage {stage.name} held`"
+        status.attention.append(f"{_counted(held, 'text')} held back for the next digest: {look}")
+    status.facts["last_export"] = _execution(system, "ExportWorkflow", "export", status.attention)
+    status.facts["last_training"] = _execution(system, "TrainingWorkflow", "training", status.attention)
+    status.facts["held_versions"] = held_versions(system)
+    for version in status.facts["held_versions"]:
+        look = f"`overcut cutoffs --stage {stage.name} held`"
+        status.attention.append(f"training held a version of {version['model_id']} ({version['reason']}): {look}")
+    status.facts["parked"] = {
+        "records": system.parked_records(),
+        "batches": system.bucket.count(FAILED_BATCHES_PREFIX),
+        "events": system.bucket.count(QUARANTINE_PREFIX),
+    }
+    _look_at_parked(status, stage)
+    _look_at_alarms(status, system, stage)
+    return status
+
+
+def etl_jobs_status(system: EtlJobsSystem, stage: EtlJobsStage) -> Status:
+    """How the ETL pipeline is."""
+    status = Status()
+    for name, mode in (("last_extraction_of_history", "historical"), ("last_extraction_of_recent_runs", "recent")):
+        counts = system.extracted(mode)  # type: ignore[arg-type]
+        status.facts[name] = {key: counts.get(key) for key in ("until", "newest_recorded_at")} if counts else None
+    status.facts["last_training"] = _execution(system, "TrainingWorkflow", "training", status.attention)
+    status.facts["last_decision"] = _last_decision(system)
+    decision = status.facts["last_decision"]
+    if decision and decision["decision"] != "promoted":
+        status.attention.append(f"the last training's model is held: {decision['reason']}")
+    status.facts["last_prediction"] = _execution(system, "PredictionWorkflow", "prediction", status.attention)
+    open_ones = sorted(system.tickets.open_heads(), key=lambda head: head.opened_at)
+    status.facts["open_tickets"] = {
+        "number": len(open_ones),
+        "by_kind": dict(Counter(str(head.kind) for head in open_ones)),
+        "oldest": format_time(open_ones[0].opened_at) if open_ones else None,
+    }
+    if open_ones:
+        look = f"`overcut tickets --stage {stage.name} list`"
+        status.attention.append(f"{_counted(len(open_ones), 'ticket')} open: {look}")
+    status.facts["owed_entries"] = sum(len(entries) for entries in system.tickets.owed().values())
+    status.facts["parked"] = {"tickets": sum(1 for _ in system.tickets.parked())}
+    _look_at_parked(status, stage)
+    _look_at_alarms(status, system, stage)
+    return status
+
+
+def _sources(system: SensorsSystem, stage: SensorsStage, attention: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for source_id in sorted(stage.sensors.sources):
+        source = system.sources.get(source_id)
+        found.append(
+            {
+                "source_id": source_id,
+                "last_success_at": source.last_success_at or None,
+                "failures_in_a_row": source.failures_in_a_row,
+                "last_error": source.last_error or None,
+            }
+        )
+        if source.failures_in_a_row >= POLL_FAILURES:
+            attention.append(f"source {source_id} {source.last_error} ({source.failures_in_a_row} polls in a row)")
+        elif not source.last_success_at:
+            told = source.last_error or "no event was read from it yet"
+            attention.append(f"source {source_id} was never read: {told}")
+    return found
+
+
+def _sensors(system: SensorsSystem, silent: set[str], now: datetime) -> dict[str, int]:
+    """How many there are, and how many of them are judged, learn and are silent."""
+    known = list(system.sensors.all())
+
+    def is_judged(sensor: Sensor) -> bool:
+        newest = system.cutoffs.newest(sensor.sensor_id, 2)
+        in_force = max((one for one in newest if one.effective_from <= now), key=lambda c: c.trained_at, default=None)
+        return in_force is not None and bool(in_force.ranges)
+
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        judged = sum(threads.map(is_judged, known))
+    return {
+        "known": len(known),
+        "judged": judged,
+        "learning": len(known) - judged,
+        "silent": len(silent & {sensor.sensor_id for sensor in known}),
+    }
+
+
+def _open_incidents(found: Sequence[Incident]) -> dict[str, Any]:
+    return {
+        "number": len(found),
+        "by_kind": dict(Counter(one.kind for one in found)),
+        "oldest": format_time(min(one.opened_at for one in found)) if found else None,
+    }
+
+
+def _execution(system: DeployedPipeline, output: str, what: str, attention: list[str]) -> dict[str, Any] | None:
+    last = system.last_execution(output)
+    if last is None:
+        return None
+    if last.status in BAD_ENDS:
+        attention.append(f"the last {what} ended as {last.status} at {format_time(last.at)}: {_history(last)}")
+    return {"status": last.status, "at": format_time(last.at)}
+
+
+def _history(last: LastExecution) -> str:
+    return f"`aws stepfunctions get-execution-history --execution-arn {last.arn}`"
+
+
+def _last_decision(system: EtlJobsSystem) -> dict[str, str] | None:
+    last = system.last_execution("TrainingWorkflow")
+    job = system.output_of(last).get("training_job", {}).get("TrainingJobName") if last else None
+    if not job:
+        return None
+    decision = system.decision(job)
+    return {"decision": decision["decision"], "reason": decision.get("reason", "")}
+
+
+def _look_at_parked(status: Status, stage: Stage) -> None:
+    # an object of quarantine holds one event or more
+    told = [f"{name} {number}" for name, number in status.facts["parked"].items() if number]
+    if told:
+        status.attention.append(f"parked: {', '.join(told)}: `overcut parked --stage {stage.name} list`")
+
+
+def _look_at_alarms(status: Status, system: DeployedPipeline, stage: Stage) -> None:
+    ringing = system.ringing_alarms(stage.name)
+    status.facts["alarms"] = [one._asdict() for one in ringing]
+    status.attention += [f"alarm {one.name}: {one.description}" for one in ringing]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"1 {what} is" if number == 1 else f"{number} {what}s are"
+
+
+def look(stage: Stage) -> dict[str, Status]:
+    """How each pipeline of a stage is, by its table's name in the stage file.
+
+    Raises:
+        NotDeployedError: one of them is not there.
+    """
+    found = {}
+    if stage.sensors:
+        one = stage.with_sensors()
+        found["sensors"] = sensors_status(SensorsSystem.deployed(one), one, clock_from(stage.clock).now())
+    if stage.etl_jobs:
+        other = stage.with_etl_jobs()
+        found["etl_jobs"] = etl_jobs_status(EtlJobsSystem.deployed(other), other)
+    return found
+
+
+@click.command(cls=AwsCommand)
+@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(stage: str, as_json: bool) -> None:
+    """Show on one screen how a deployment is.
+
+    Ends with 1 when something needs somebody.
+    """
+    found = look(read_stage(stage))
+    if as_json:
+        told = {name: {**one.facts, "attention": one.attention} for name, one in found.items()}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        for name, one in found.items():
+            _show(name, one, Console())
+    if any(one.attention for one in found.values()):
+        sys.exit(1)
+
+
+def _show(pipeline: str, status: Status, console: Console) -> None:
+    table = Table(show_header=False, title=pipeline.replace("_", " "), title_justify="left")
+    for name, value in status.facts.items():
+        table.add_row(name.replace("_", " "), shown(_told(value)))
+    console.print(table)
+    for what in status.attention:
+        console.print(f"[bold]![/bold] {shown(what)}", soft_wrap=True)
+    if not status.attention:
+        console.print("Nothing needs you.")
+
+
+def _told(value: object) -> str:
+    """A fact in one line for people."""
+    if value is None or value in ([], {}):
+        return "none"
+    if isinstance(value, Mapping):
+        parts = ((name.replace("_", " "), part) for name, part in value.items() if part is not None)
+        return ", ".join(f"{name} {_told(part)}" for name, part in parts)
+    if isinstance(value, list):
+        return "; ".join(map(_told, value))
+    return str(value)
