@@ -10,6 +10,7 @@ from workbench.cloud.commands import cloud
 from workbench.cutoffs_commands import cutoffs
 from workbench.demonstration.commands import demo
 from workbench.device import replay
+from workbench.doctor_commands import doctor
 from workbench.explain_commands import explain
 from workbench.incidents_commands import incidents
 from workbench.lake_commands import load_lake
@@ -35,6 +36,7 @@ for command in (
     demo,
     simulate,
     replay,
+    doctor,
     status,
     sensors,
     incidents,

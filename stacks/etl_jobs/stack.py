@@ -36,6 +36,7 @@ class EtlJobsStack(Stack):
             "Lake": storage.lake_url,
             "DataBucket": storage.bucket.bucket_name,
             "TicketsTable": storage.tickets.table_name,
+            "OperationsTopic": operations.topic.topic_arn,
             "SparkApplication": extraction.application.attr_application_id,
             "PredictAnomalies": prediction.predict_anomalies.function_name,
             "OpenTickets": prediction.open_tickets.function_name,

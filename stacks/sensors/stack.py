@@ -54,6 +54,7 @@ class SensorsStack(Stack):
             "PendingExportsTable": storage.pending_exports.table_name,
             "DataBucket": storage.bucket.bucket_name,
             "AlertsTopic": alerting.alerts.topic_arn,
+            "OperationsTopic": operations.topic.topic_arn,
             "ParkedQueue": detection.parked.queue_url,
             "PollReadings": ingestion.poll_readings.function_name,
             "DetectAnomalies": detection.detect_anomalies.function_name,

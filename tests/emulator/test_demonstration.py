@@ -16,6 +16,7 @@ import pytest
 from overcut.sensors.readings import format_time
 from tests.conftest import recorded_data
 from tests.emulator.decisions import refused, spared, unexplained
+from workbench.cloud.environment import client_environment
 from workbench.cloud.processes import EmbeddedCloud
 from workbench.readings_files import read_readings, write_readings
 from workbench.simulate import simulate_unit
@@ -74,6 +75,31 @@ def recorded(folder: Path) -> Iterator[tuple[Demo, Demo]]:
     yield demos
     for demo in demos:
         demo.process.kill()
+
+
+def test_meanwhile_the_doctor_finds_nothing_wrong(simulated: Demo) -> None:
+    """The account before, sources and stacks while it runs; what the embedded cloud does not have is not checked."""
+    cloud = EmbeddedCloud(simulated.state / "cloud")
+    asked: list[str | Path] = [OVERCUT, "doctor", "--json", "--stage", simulated.state / "stage.toml"]
+    ran = None
+    # before the first event was read, and while the fault lasts, something needs somebody
+    while (ran is None or ran.returncode) and simulated.process.poll() is None:
+        time.sleep(1)
+        if (cloud.state / "outputs.json").exists() and (running := cloud.status()):
+            environment = {**os.environ, **client_environment(running.url)}
+            ran = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert ran
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = {one["check"]: one["outcome"] for one in json.loads(ran.stdout)}
+    assert {check for check, outcome in found.items() if outcome != "passed"} == {
+        "SMS sandbox",
+        "SMS spend limit",
+        "SMS sender",
+        "training instances",
+        "operations addresses",
+    }
+    assert set(found.values()) == {"passed", "not checked"}
+    assert {"account", "CDK bootstrap", "source device", "stacks", "running"} <= found.keys()
 
 
 def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
