@@ -5,6 +5,7 @@ This is the only reader of stage files. A wrong key or value ends in one line: t
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
@@ -366,10 +367,22 @@ def read_stage(name_or_path: str) -> Stage:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise StageError(f"{path}: cannot be read as TOML: {error}") from None
+    return make_stage({"name": path.stem, **values}, str(path))
+
+
+def make_stage(values: Mapping[str, Any], where: str) -> Stage:
+    """The stage of what a file holds, or would.
+
+    Args:
+        where: what the error begins with: the file.
+
+    Raises:
+        StageError: in one line, for a wrong key or value.
+    """
     try:
-        return Stage.model_validate({"name": path.stem, **values})
+        return Stage.model_validate(values)
     except ValidationError as error:
-        raise StageError(f"{path}: {_first_problem(error)}") from None
+        raise StageError(f"{where}: {_first_problem(error)}") from None
 
 
 def _first_problem(error: ValidationError) -> str:

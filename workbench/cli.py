@@ -19,6 +19,7 @@ from workbench.report_commands import report
 from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
 from workbench.simulate_job_runs import job_runs
+from workbench.sources_commands import sources
 from workbench.status import status
 from workbench.tickets_commands import tickets
 from workbench.tune_commands import tune
@@ -36,6 +37,7 @@ for command in (
     demo,
     simulate,
     replay,
+    sources,
     doctor,
     status,
     sensors,
