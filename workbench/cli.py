@@ -13,6 +13,7 @@ from workbench.device import replay
 from workbench.doctor_commands import doctor
 from workbench.explain_commands import explain
 from workbench.incidents_commands import incidents
+from workbench.init_command import init
 from workbench.lake_commands import load_lake
 from workbench.parked_commands import parked
 from workbench.report_commands import report
@@ -37,6 +38,7 @@ for command in (
     demo,
     simulate,
     replay,
+    init,
     sources,
     doctor,
     status,
