@@ -7,6 +7,7 @@ import click
 from workbench.audit import audit
 from workbench.backtest_commands import backtest
 from workbench.cloud.commands import cloud
+from workbench.cost import cost
 from workbench.cutoffs_commands import cutoffs
 from workbench.demonstration.commands import demo
 from workbench.device import replay
@@ -41,6 +42,7 @@ for command in (
     init,
     sources,
     doctor,
+    cost,
     status,
     sensors,
     incidents,

@@ -326,11 +326,11 @@ def in_the_way(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[None]:
         patched.setattr(BotocoreStubber, "__call__", answer)
         patched.setattr(botocore.endpoint, "time", no_wait)
         patched.setattr(dynamodb, "time", no_wait)
-        _hurry(patched)
+        hurry(patched)
         yield
 
 
-def _hurry(patch: pytest.MonkeyPatch) -> None:
+def hurry(patch: pytest.MonkeyPatch) -> None:
     """Spare moto the walk through the model of every single attribute value: it takes most of its time."""
     parse: Any = JSONParser._parse_shape
     serialize: Any = BaseJSONSerializer._serialize_type_structure

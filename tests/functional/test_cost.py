@@ -1,0 +1,112 @@
+"""`overcut cost`: the bill is computed from counts that the running code still gives, and from a dated price table.
+
+`WRITE_COUNTS=1 pytest tests/functional/test_cost.py -k counts` counts anew and writes `workbench/prices/counts.json`.
+"""
+
+import json
+import os
+import tomllib
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from stacks.stage import Sensors
+from tests.conftest import resources_of, synthesized
+from tests.functional import test_detect_anomalies
+from tests.functional.counting import BUCKETS, Fleet
+from tests.functional.test_detect_anomalies import Plant
+from workbench import cost
+from workbench.cli import main
+
+plant = test_detect_anomalies.plant
+
+# two fleets tell what there is for the fleet and what for each sensor; from 60 on every second brings a reading
+FLEETS = (60, 90)
+
+
+@pytest.mark.parametrize("sensors", FLEETS)
+def test_the_running_code_still_asks_for_what_was_counted(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, sensors: int
+) -> None:
+    fleet = Fleet(plant, sensors, monkeypatch)
+    counted = fleet.count()
+    if "WRITE_COUNTS" in os.environ:
+        _write(str(sensors), counted, fleet)
+    known = json.loads(cost.COUNTS.read_text())
+    assert {name: _compared(counts) for name, counts in counted.items()} == {
+        name: _compared(counts) for name, counts in known["fleets"][str(sensors)].items()
+    }
+    assert known["metrics"] == sorted(fleet.metrics)
+    assert known["reading_bytes"] == fleet.reading_bytes
+    for function, counts in counted.items():
+        for name in (name for name in counts if name.endswith("_bytes")):
+            # a log tells the time; what is exported is compressed
+            assert counts[name] == pytest.approx(known["fleets"][str(sensors)][function][name], rel=0.1)
+
+
+def _compared(counts: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in counts.items() if name != "cpu_ms" and not name.endswith("_bytes")}
+
+
+def _write(sensors: str, counted: dict[str, Any], fleet: Fleet) -> None:
+    kept = json.loads(cost.COUNTS.read_text()) if cost.COUNTS.exists() else {"fleets": {}}
+    kept |= {"made_by": "WRITE_COUNTS=1 pytest tests/functional/test_cost.py", "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    kept |= {"reading_bytes": fleet.reading_bytes, "metrics": sorted(fleet.metrics)}
+    kept["fleets"][sensors] = counted
+    cost.COUNTS.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def test_the_bill_is_what_is_counted_times_what_it_costs() -> None:
+    found = cost.bill(5_000)
+    usd = {(line.service, line.what): line.usd for line in found.lines}
+    # a write unit a reading, at 0.625 dollars a million; 43,800 minutes a month
+    assert usd["DynamoDB", "Readings table, write units"] == pytest.approx(5_000 * 43_800 * 0.625e-6)
+    # one poll holds the stream at any moment, of 128 MB
+    polling = 43_800 * 61 * 0.125 * 0.0000133334
+    assert usd["Lambda", "poll_readings, GB-seconds"] == pytest.approx(polling)
+    # 5,000 / 60 writes a second, at seven tenths of what is provisioned; and the reads
+    reads = found.a_month("readings_reads") / (730 * 3600) / 0.7
+    assert found.readings_provisioned == pytest.approx(730 * (5_000 / 60 / 0.7 * 0.00065 + reads * 0.00013))
+    assert found.total == pytest.approx(sum(line.usd for line in found.lines))
+
+
+def test_more_sensors_cost_more_and_the_fleets_own_part_does_not_grow() -> None:
+    one, two, three = (cost.bill(n).total for n in (1_000, 2_000, 3_000))
+    assert 0 < one < two < three
+    assert one > 1_000 * (two - one) / 1_000, "there is a part that no sensor has"
+    alarms = {line.usd for n in (1, 10_000) for line in cost.bill(n).lines if line.what == "alarms"}
+    assert len(alarms) == 1
+
+
+def test_two_sources_are_polled_twice_and_sensors_are_not_counted_twice() -> None:
+    one, two = cost.bill(1_000), cost.bill(1_000, 2)
+    assert two.invocations["poll_readings"] == 2 * one.invocations["poll_readings"]
+    assert two.a_month("readings_writes") == pytest.approx(one.a_month("readings_writes"))
+    assert two.a_month("other_writes") > one.a_month("other_writes")
+
+
+def test_alarms_and_buckets_are_those_of_the_stack() -> None:
+    assert len(resources_of(synthesized("local"), "AWS::CloudWatch::Alarm")) == cost.ALARMS
+    assert cost.BUCKETS == BUCKETS == Sensors.model_fields["export_buckets"].default
+    assert Sensors.model_fields["retention_days"].default == cost.RETENTION_DAYS
+    assert Sensors.model_fields["training_window_days"].default == cost.WINDOW_DAYS
+
+
+def test_every_price_has_its_source_and_the_table_its_date() -> None:
+    prices = tomllib.loads(cost.PRICES.read_text())
+    date.fromisoformat(prices.pop("date"))
+    assert prices.pop("region") == "us-east-1"
+    assert all(service["source"].startswith("https://aws.amazon.com/") for service in prices.values())
+
+
+def test_people_see_the_bill_what_is_assumed_and_what_is_not_in_it() -> None:
+    ran = CliRunner().invoke(main, ["cost", "--sensors", "5000"], env={"COLUMNS": "120"})
+    assert ran.exit_code == 0, ran.output
+    for words in ("A month of 5,000 sensors", "X-Ray", "With provisioned_writes", "Prices of 2026", "Not in it: texts"):
+        assert words in ran.output
+    told = json.loads(CliRunner().invoke(main, ["cost", "--sensors", "5000", "--json"]).output)
+    assert told["usd"] == pytest.approx(sum(line["usd"] for line in told["lines"]))
+    assert told["usd_with_provisioned_writes"] < told["usd"]
+    assert CliRunner().invoke(main, ["cost", "--sensors", "0"]).exit_code == 2

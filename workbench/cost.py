@@ -1,0 +1,269 @@
+"""`overcut cost`: what the sensors pipeline costs in a month, from counted calls and a dated price table.
+
+What the functions ask AWS for is counted from the running code (`tests/functional/counting.py`) for two fleets; between
+them lies what a sensor takes, and the rest is the fleet's. Prices are those of `prices/us-east-1.toml`.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+PRICES = Path(__file__).parent / "prices" / "us-east-1.toml"
+COUNTS = Path(__file__).parent / "prices" / "counts.json"
+HOURS, NIGHTS = 730, 30.4
+MINUTES = HOURS * 60
+FUNCTIONS = ("poll_readings", "detect_anomalies", "watch_sensors", "export_training_set")
+GB = 1e9
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: a whole core comes with 1,769 MB
+MEMORY_GB, SHARE_OF_A_CORE = 0.125, 128 / 1769
+# what DynamoDB adds to an item that is stored
+ITEM_OVERHEAD_BYTES = 100
+# a table's capacity is scaled to be used to that part
+UTILIZATION = 0.7
+ALARMS = 16
+BUCKETS, RETENTION_DAYS, WINDOW_DAYS = 16, 30, 14
+# what is not counted but taken as given; in milliseconds, seconds, bytes, and units of DynamoDB
+ASSUMED = {
+    "a call of AWS takes ms": 5.0,
+    "a poll holds its stream for seconds": 61.0,
+    "Lambda looks for new readings, times a second and lot of ten": 4.0,
+    "Lambda's own lines in the log, bytes an invocation": 400.0,
+    "a training takes seconds": 300.0,
+    "and for each sensor": 0.2,
+    "write units of a sensor's new cutoff": 4.0,
+}
+NOT_IN_IT = (
+    "texts: SMS is billed by country and carrier",
+    "incidents: they are rare, and cost what few writes cost",
+    "the ETL pipeline, data transfer, a key of one's own (own_key), workflows' logs, free tiers, support and taxes",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the bill; `quantity` of what `what` names."""
+
+    service: str
+    what: str
+    quantity: float
+    usd: float
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A month's bill of so many sensors, a reading a minute each, that `sources` stream.
+
+    Args:
+        prices: as `prices/us-east-1.toml` has them.
+        counts: as `prices/counts.json` has them.
+    """
+
+    sensors: int
+    sources: int
+    prices: Mapping[str, Any]
+    counts: Mapping[str, Any]
+
+    def counted(self, function: str, what: str) -> float:
+        """How often a function asks for something in its period, a minute or an hour, with this many sensors."""
+        few, many = sorted(map(int, self.counts["fleets"]))
+        period = next(name for name in self.counts["fleets"][str(few)] if name.startswith(function))
+        at_few, at_many = (self.counts["fleets"][str(fleet)][period].get(what, 0.0) for fleet in (few, many))
+        a_sensor = (at_many - at_few) / (many - few)
+        value = at_few + a_sensor * (self.sensors - few)
+        times = self.sources if function == "poll_readings" else 1
+        # what is the fleet's own is there once a source
+        return float(max(0.0, value + (times - 1) * (at_few - a_sensor * few)))
+
+    def a_month(self, what: str) -> float:
+        """How often all functions together ask for something."""
+        return sum(self.counted(function, what) * _periods(function) for function in FUNCTIONS)
+
+    @cached_property
+    def invocations(self) -> dict[str, float]:
+        """A month's, by function. Readings wait for each other only where Lambda finds several at once."""
+        looked_for = 60 * 10 * ASSUMED["Lambda looks for new readings, times a second and lot of ten"]
+        counted = {name: self.counted(name, "invocations") for name in FUNCTIONS}
+        counted["poll_readings"] = self.sources
+        counted["detect_anomalies"] = min(counted["detect_anomalies"], looked_for)
+        return {name: number * _periods(name) for name, number in counted.items()}
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """With capacity on demand."""
+        return [
+            *self._lambda(),
+            *self._dynamodb(),
+            *self._s3(),
+            *self._workflows(),
+            *self._observability(),
+            *self._secrets(),
+        ]
+
+    @property
+    def total(self) -> float:
+        return sum(line.usd for line in self.lines)
+
+    @cached_property
+    def readings_on_demand(self) -> float:
+        """What reads and writes of the Readings table cost on demand."""
+        return sum(line.usd for line in self.lines if line.what.startswith("Readings table, "))
+
+    @cached_property
+    def readings_provisioned(self) -> float:
+        """The same with `provisioned_writes`, scaled to what is used; bursts and its minimum may cost more."""
+        price = self.prices["dynamodb_provisioned"]
+        seconds = 3600 * HOURS
+        writes = self.a_month("readings_writes") / seconds / UTILIZATION
+        reads = self.a_month("readings_reads") / seconds / UTILIZATION
+        return float(HOURS * (writes * price["write_unit_hour"] + reads * price["read_unit_hour"]))
+
+    def _lambda(self) -> Iterator[Line]:
+        price = self.prices["lambda"]
+        number = sum(self.invocations.values())
+        yield Line("Lambda", "invocations", number, number / 1e6 * price["requests_million"])
+        for function in FUNCTIONS:
+            seconds = self._seconds(function)
+            usd = seconds * MEMORY_GB * price["gb_second_arm64"]
+            yield Line("Lambda", f"{function}, GB-seconds", seconds * MEMORY_GB, usd)
+
+    def _seconds(self, function: str) -> float:
+        """How long a function runs in a month: its own work at a 128 MB function's share of a core, and its calls."""
+        if function == "poll_readings":
+            return self.invocations[function] * ASSUMED["a poll holds its stream for seconds"]
+        work = self.counted(function, "cpu_ms") / SHARE_OF_A_CORE
+        calls = self.counted(function, "calls") * ASSUMED["a call of AWS takes ms"]
+        return (work + calls) / 1000 * _periods(function)
+
+    def _dynamodb(self) -> Iterator[Line]:
+        price = self.prices["dynamodb"]
+        cutoffs = self.sensors * ASSUMED["write units of a sensor's new cutoff"] * NIGHTS
+        for table, kind, more in (
+            ("Readings table", "writes", 0.0),
+            ("Readings table", "reads", 0.0),
+            ("other tables", "writes", cutoffs),
+            ("other tables", "reads", 0.0),
+        ):
+            units = self.a_month(f"{'readings' if table == 'Readings table' else 'other'}_{kind}") + more
+            usd = units / 1e6 * price[f"{kind.removesuffix('s')}_units_million"]
+            yield Line("DynamoDB", f"{table}, {kind.removesuffix('s')} units", units, usd)
+        stored = self.sensors * RETENTION_DAYS * 24 * 60 * (self.counts["reading_bytes"] + ITEM_OVERHEAD_BYTES) / GB
+        usd = stored * (price["stored_gb_month"] + price["recoverable_gb_month"])
+        yield Line("DynamoDB", f"{RETENTION_DAYS} days of readings, recoverable, GB", stored, usd)
+
+    def _s3(self) -> Iterator[Line]:
+        price = self.prices["s3"]
+        puts = self.a_month("s3_puts")
+        yield Line("S3", "PUT and LIST requests", puts, puts / 1000 * price["puts_thousand"])
+        gets = self.a_month("s3_gets") + BUCKETS * 24 * WINDOW_DAYS * NIGHTS
+        yield Line("S3", "GET requests", gets, gets / 1000 * price["gets_thousand"])
+        stored = self.counted("export_training_set", "exported_bytes") * HOURS / GB
+        yield Line("S3", "a month's readings, GB; each month adds as much", stored, stored * price["stored_gb_month"])
+
+    def _workflows(self) -> Iterator[Line]:
+        # of an export: begin, buckets, each bucket; a training exports first, then runs its job
+        transitions = (BUCKETS + 3) * HOURS + (BUCKETS + 4) * NIGHTS
+        usd = transitions / 1000 * self.prices["step_functions"]["transitions_thousand"]
+        yield Line("Step Functions", "transitions", transitions, usd)
+        ((instance, price),) = self.prices["sagemaker"]["training_hour"].items()
+        seconds = ASSUMED["a training takes seconds"] + self.sensors * ASSUMED["and for each sensor"]
+        hours = seconds / 3600 * NIGHTS
+        yield Line("SageMaker", f"hours of {instance}", hours, hours * price)
+
+    def _observability(self) -> Iterator[Line]:
+        price = self.prices["cloudwatch"]
+        own = sum(self.invocations.values()) * ASSUMED["Lambda's own lines in the log, bytes an invocation"]
+        # several readings of one invocation leave one line
+        merged = self.invocations["detect_anomalies"] / max(
+            1.0, self.counted("detect_anomalies", "invocations") * MINUTES
+        )
+        told = sum(
+            self.counted(name, "log_bytes") * _periods(name) * (merged if name == "detect_anomalies" else 1.0)
+            for name in FUNCTIONS
+        )
+        logged = (own + told) / GB
+        yield Line("CloudWatch", "logs, GB", logged, logged * price["logs_gb"])
+        metrics = len(self.counts["metrics"])
+        yield Line("CloudWatch", "metrics", metrics, metrics * price["metric_month"])
+        yield Line("CloudWatch", "alarms", ALARMS, ALARMS * price["alarm_month"])
+        traces = sum(_sampled(number / MINUTES) * MINUTES for number in self.invocations.values())
+        yield Line("X-Ray", "traces", traces, traces / 1e6 * self.prices["xray"]["traces_million"])
+
+    def _secrets(self) -> Iterator[Line]:
+        price = self.prices["secrets_manager"]
+        calls = self.invocations["poll_readings"]
+        usd = self.sources * price["secret_month"] + calls / 10_000 * price["calls_ten_thousand"]
+        yield Line("Secrets Manager", "secrets, each read at every poll", self.sources, usd)
+
+
+def _periods(function: str) -> int:
+    """How many of a function's periods a month has."""
+    return HOURS if function == "export_training_set" else MINUTES
+
+
+def _sampled(a_minute: float) -> float:
+    """The first of a second, and one of twenty others: https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html"""
+    first = min(a_minute, 60.0)
+    return first + 0.05 * (a_minute - first)
+
+
+def bill(sensors: int, sources: int = 1) -> Bill:
+    """The bill by the prices and counts that are kept here."""
+    prices, counts = tomllib.loads(PRICES.read_text(encoding="utf-8")), json.loads(COUNTS.read_text(encoding="utf-8"))
+    return Bill(sensors, sources, prices, counts)
+
+
+@click.command()
+@click.option("--sensors", type=click.IntRange(1, 1_000_000), required=True, help="How many, a reading a minute each.")
+@click.option("--sources", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Streams they come by.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def cost(sensors: int, sources: int, as_json: bool) -> None:
+    """Estimate a month's bill of the sensors pipeline, by service.
+
+    From calls counted in the running code, and AWS's prices in US East of a day that is told.
+    """
+    found = bill(sensors, sources)
+    saved = found.readings_on_demand - found.readings_provisioned
+    if as_json:
+        told = {
+            "sensors": sensors,
+            "sources": sources,
+            "region": found.prices["region"],
+            "prices_of": str(found.prices["date"]),
+            "counted_on": found.counts["date"],
+            "lines": [asdict(line) for line in found.lines],
+            "usd": found.total,
+            "usd_with_provisioned_writes": found.total - saved,
+            "assumed": ASSUMED,
+            "not_in_it": NOT_IN_IT,
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
+    table = Table("service", "what", title=f"A month of {sensors:,} sensors", title_justify="left")
+    table.add_column("quantity", justify="right")
+    table.add_column("USD", justify="right")
+    for line in found.lines:
+        table.add_row(line.service, line.what, _quantity(line.quantity), f"{line.usd:,.2f}")
+    table.add_section()
+    table.add_row("all", "", "", f"{found.total:,.2f}")
+    Console().print(table)
+    click.echo(
+        f"With provisioned_writes the Readings table takes {found.readings_provisioned:,.2f} instead of"
+        f" {found.readings_on_demand:,.2f}: {found.total - saved:,.2f} in all."
+    )
+    click.echo(
+        f"Prices of {found.prices['date']}, {found.prices['region']}, without free tiers; calls counted on"
+        f" {found.counts['date']}. An estimate: --json lists what is assumed."
+    )
+    click.echo("Not in it: " + "; ".join(NOT_IN_IT) + ".")
+
+
+def _quantity(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}".rstrip("0").rstrip(".")
