@@ -27,7 +27,11 @@ from workbench.tickets_commands import tickets
 from workbench.tune_commands import tune
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Ends with 0 when it is done, with 1 when it could not be or something needs you, with 2 when it was typed"
+    " wrongly. What lists or checks something takes --json. docs/commands.md tells more.",
+)
 @click.version_option(package_name="overcut")
 def main() -> None:
     """Anomaly detection that you deploy into your own AWS account, or run whole on this machine."""

@@ -43,7 +43,7 @@ ASSUMED = {
 NOT_IN_IT = (
     "texts: SMS is billed by country and carrier",
     "incidents: they are rare, and cost what few writes cost",
-    "the ETL pipeline, data transfer, a key of one's own (own_key), workflows' logs, free tiers, support and taxes",
+    "the ETL pipeline, own_key, private_network, data transfer, workflows' logs, free tiers, support and taxes",
 )
 
 
@@ -193,6 +193,7 @@ class Bill:
         metrics = len(self.counts["metrics"])
         yield Line("CloudWatch", "metrics", metrics, metrics * price["metric_month"])
         yield Line("CloudWatch", "alarms", ALARMS, ALARMS * price["alarm_month"])
+        yield Line("CloudWatch", "dashboards", 1, price["dashboard_month"])
         traces = sum(_sampled(number / MINUTES) * MINUTES for number in self.invocations.values())
         yield Line("X-Ray", "traces", traces, traces / 1e6 * self.prices["xray"]["traces_million"])
 

@@ -441,7 +441,9 @@ def simulate() -> None:
 @simulate.command("readings")
 @click.argument("target", metavar="READINGS", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--sensors", type=click.IntRange(1, 9999), default=20, show_default=True, help="How many units.")
-@click.option("--days", type=click.FloatRange(0, 3660, min_open=True), default=14.0, show_default=True)
+@click.option(
+    "--days", type=click.FloatRange(0, 3660, min_open=True), default=14.0, show_default=True, help="How long."
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The same seed, the same file.")
 @click.option(
     "--start",
@@ -457,8 +459,15 @@ def simulate() -> None:
     show_default=f"{FAULT_FREE_DAYS:g}, or half of --days",
     help="First days without faults, to train on.",
 )
-@click.option("--faults-per-sensor", type=click.IntRange(0), default=6, show_default=True)
-@click.option("--fault-kinds", callback=_kinds, metavar="KIND,...", default=",".join(FAULT_KINDS), show_default=True)
+@click.option("--faults-per-sensor", type=click.IntRange(0), default=6, show_default=True, help="How many.")
+@click.option(
+    "--fault-kinds",
+    callback=_kinds,
+    metavar="KIND,...",
+    default=",".join(FAULT_KINDS),
+    show_default=True,
+    help="Which ones.",
+)
 @click.option(
     "--strength", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="Factor on every fault's size."
 )

@@ -627,7 +627,7 @@ def demonstration_jobs(seed: int) -> Demonstration:
 @click.command("job-runs")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--jobs", "count", type=click.IntRange(1, 9999), default=60, show_default=True, help="How many.")
-@click.option("--days", type=click.IntRange(1, 3660), default=182, show_default=True)
+@click.option("--days", type=click.IntRange(1, 3660), default=182, show_default=True, help="How long.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The same seed, the same files.")
 @click.option(
     "--started-on",

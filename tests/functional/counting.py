@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/capacity-unit-c
 
 import io
 import json
+import logging
 import math
 import threading
 import time
@@ -32,6 +33,7 @@ from overcut.sensors.readings import Reading, format_time
 from tests.faults.injection import hurry
 from tests.functional.streams import stream_event
 from tests.functional.test_detect_anomalies import NOON, USUAL, Plant
+from workbench.cost import FUNCTIONS
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 BUCKETS = 16
@@ -47,7 +49,7 @@ class Meter:
         self._one_at_a_time = threading.Lock()
 
     def answer(self, stubber: BotocoreStubber, event_name: str, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        _, service, operation = event_name.split(".")
+        service, operation = event_name.split(".")[1:]
         with self._one_at_a_time:
             began = time.process_time()
             answered: Any = stubber.process_request(request)
@@ -158,6 +160,7 @@ class Fleet:
             "PENDING_EXPORTS_TABLE": cloud.tables["PendingExports"],
             "RETENTION_DAYS": "30",
             "EXPORT_BUCKETS": str(BUCKETS),
+            "STAGE": "plant",
         }.items():
             patch.setenv(name, value)
         for handler in (polling_handler, exporting):
@@ -197,13 +200,16 @@ class Fleet:
     def _metered(self, work: Callable[[], int]) -> Counts:
         meter, log = Meter(), io.StringIO()
         with self._patch.context() as patched, redirect_stdout(log):
+            for handler in (h for name in FUNCTIONS for h in logging.getLogger(name).handlers):
+                if isinstance(handler, logging.StreamHandler):
+                    patched.setattr(handler, "stream", log)
             patched.setattr(BotocoreStubber, "__call__", lambda stubber, *a, **k: meter.answer(stubber, *a, **k))
             began = time.process_time()
             invocations = work()
             spent = time.process_time() - began - meter.in_moto
         for line in log.getvalue().splitlines():
             metrics = json.loads(line).get("_aws", {}).get("CloudWatchMetrics", [])
-            self.metrics |= {f"{one['Name']}" for group in metrics for one in group["Metrics"]}
+            self.metrics |= {one["Name"] for group in metrics for one in group["Metrics"]}
         return {
             **meter.counts,
             "invocations": invocations,

@@ -1,7 +1,8 @@
 """`overcut tickets`: what is open, and how much could not be sent."""
 
+import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import boto3
 import pytest
@@ -44,6 +45,22 @@ def test_what_is_open_is_listed_and_what_is_parked_is_counted(cloud: EtlCloud) -
     assert claimed
     cloud.tickets.park(claimed, "refused: [too long]", "")
     assert "1 entry is parked: `overcut parked --stage local list` says why." in said("list")
+
+
+def test_the_list_is_json_for_programs(cloud: EtlCloud) -> None:
+    assert json.loads(said("list", "--json")) == []
+    for change in changes_of(verdict(0), verdict(1)):
+        cloud.tickets.apply(change)
+    (told,) = json.loads(said("list", "--json"))
+    assert {name: told[name] for name in ("deduplication_key", "job_name", "kind", "status", "runs", "reference")} == {
+        "deduplication_key": "orders_daily#unusual_run",
+        "job_name": "orders_daily",
+        "kind": "unusual_run",
+        "status": "open",
+        "runs": 2,
+        "reference": "",
+    }
+    assert datetime.fromisoformat(told["opened_at"]).tzinfo is not None
 
 
 def test_a_stage_without_the_pipeline_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
