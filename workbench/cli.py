@@ -17,6 +17,8 @@ from workbench.incidents_commands import incidents
 from workbench.init_command import init
 from workbench.lake_commands import load_lake
 from workbench.parked_commands import parked
+from workbench.query_command import query
+from workbench.readings_command import readings
 from workbench.report_commands import report
 from workbench.sensors_commands import sensors
 from workbench.simulate import simulate
@@ -54,6 +56,8 @@ for command in (
     cutoffs,
     tickets,
     parked,
+    query,
+    readings,
     audit,
     report,
     cloud,

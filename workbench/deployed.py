@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from overcut import OvercutError
 from stacks.stage import Stage
+from workbench.questions import Questions
 
 
 class NotDeployedError(OvercutError):
@@ -91,6 +92,11 @@ class DeployedPipeline:
         told = self._client("stepfunctions").describe_execution(executionArn=execution.arn).get("output") or "{}"
         given = json.loads(told)
         return given if isinstance(given, dict) else {}
+
+    @property
+    def questions(self) -> Questions:
+        """What can be asked about it in SQL."""
+        return Questions(self._client("athena"), self._outputs["WorkGroup"], self._outputs["Database"])
 
     def _client(self, service: str) -> Any:
         make: Callable[..., Any] = self._session.client

@@ -29,6 +29,12 @@ class Bucket:
         """How many keys begin with `prefix`; a thousand, if they are more."""
         return int(self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix)["KeyCount"])
 
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders right below `prefix`, which ends with a slash, in order."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        found = (folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", []))
+        return [folder[len(prefix) : -1] for folder in found]
+
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`, in order."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)

@@ -447,6 +447,11 @@ class ModelEventsStore:
             Item=to_attributes({**event, "model_id": model_id, "occurred_at": format_time(occurred_at)}),
         )
 
+    def all(self) -> Iterator[dict[str, Any]]:
+        """Every event of every model, in no order; reads the whole table."""
+        for page in self.client.get_paginator("scan").paginate(TableName=self.table):
+            yield from map(from_attributes, page["Items"])
+
     def of(self, model_id: str) -> list[dict[str, Any]]:
         """A model's events, oldest first."""
         pages = self.client.get_paginator("query").paginate(

@@ -6,6 +6,7 @@ recent/bucket=7/…                          every run of the last days, by buck
 rejected/historical/…, rejected/recent/…   lines of the lake that are no record, with the reason
 models/etl_jobs/promoted/…                 models by when each comes into force
 predictions/dt=…/model_version=…/          verdicts by the UTC day on which the run's last state was recorded
+tables/predictions/dt=…/                   the same verdicts for SQL, Parquet
 """
 
 import zlib
@@ -20,6 +21,8 @@ EXTRACTIONS_PREFIX = "extractions/"
 MODELS_PREFIX = "models/etl_jobs/"
 PROMOTED_PREFIX = f"{MODELS_PREFIX}promoted/"
 PREDICTIONS_PREFIX = "predictions/"
+# what reads a folder of Parquet reads every object in it: nothing else may lie there
+PREDICTION_TABLE_PREFIX = "tables/predictions/"
 _MOMENT = "%Y%m%dT%H%M%SZ"
 
 
@@ -46,11 +49,18 @@ def predictions_prefix(day: date) -> str:
     return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/"
 
 
-def predictions_key(day: date, model_version: str, bucket: int, suffix: str) -> str:
-    """Args:
-    suffix: `parquet` or `jsonl`.
-    """
-    return f"{predictions_prefix(day)}model_version={model_version}/bucket={bucket}.{suffix}"
+def predictions_key(day: date, model_version: str, bucket: int) -> str:
+    """Where one bucket's verdicts are, as JSON Lines."""
+    return f"{predictions_prefix(day)}model_version={model_version}/bucket={bucket}.jsonl"
+
+
+def prediction_table_prefix(day: date) -> str:
+    return f"{PREDICTION_TABLE_PREFIX}dt={day.isoformat()}/"
+
+
+def prediction_table_key(day: date, model_version: str, bucket: int) -> str:
+    """Where the same verdicts are, as Parquet."""
+    return f"{prediction_table_prefix(day)}{model_version}-bucket={bucket}.parquet"
 
 
 def model_key(model_version: str) -> str:

@@ -40,6 +40,7 @@ def shared_sources(pipeline: str) -> list[str]:
         "overcut/__init__.py",
         "overcut/formats.py",
         "overcut/plain_text.py",
+        "overcut/tables.py",
         f"overcut/{pipeline}",
         "lambdas/__init__.py",
         "lambdas/runtime",

@@ -13,6 +13,7 @@ from stacks.constructs.encryption import own_key
 from stacks.constructs.grants import allow
 from stacks.stage import Stage
 
+QUERY_RESULTS_PREFIX = "query-results/"
 STRING, NUMBER = dynamodb.AttributeType.STRING, dynamodb.AttributeType.NUMBER
 Key = tuple[str, dynamodb.AttributeType]
 
@@ -80,8 +81,9 @@ class DataTable(dynamodb.Table):
 
 
 class PipelineBucket(s3.Bucket):
-    """A pipeline's own bucket: encrypted, closed, TLS only. Objects of `expiring` prefixes go after a month; of
-    `rewritten` ones, which are written every minute, older versions go after a day."""
+    """A pipeline's own bucket: encrypted, closed, TLS only. Objects of `expiring` prefixes go after a month, and
+    results of queries after a week; of `rewritten` ones, which are written every minute, older versions go after a
+    day."""
 
     def __init__(
         self,
@@ -109,6 +111,7 @@ class PipelineBucket(s3.Bucket):
                     # what is written again leaves its older object behind
                     noncurrent_version_expiration=Duration.days(30),
                 ),
+                s3.LifecycleRule(prefix=QUERY_RESULTS_PREFIX, expiration=Duration.days(7)),
                 *(s3.LifecycleRule(prefix=prefix, expiration=Duration.days(30)) for prefix in expiring),
                 *(
                     s3.LifecycleRule(prefix=prefix, noncurrent_version_expiration=Duration.days(1))

@@ -83,6 +83,7 @@ def invoke(
     retry_after_seconds: int = 5,
 ) -> sfn.CustomState:
     """The state that invokes a function; whatever goes wrong, throttling above all, it is invoked again, five times.
+    What it returns is for its log: the next state is given what this one was.
 
     Args:
         payload: what it is given, by JSONPath.
@@ -95,6 +96,7 @@ def invoke(
             "Type": "Task",
             "Resource": service_integration(scope, "lambda", "invoke"),
             "Parameters": {"FunctionName": function.function_arn, **given},
+            "ResultPath": sfn.JsonPath.DISCARD,
             "Retry": [
                 {
                     "ErrorEquals": ["States.ALL"],

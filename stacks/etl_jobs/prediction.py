@@ -1,4 +1,4 @@
-"""Prediction: every hour, extract recent runs, judge them, and tell in tickets what is wrong."""
+"""Prediction: every hour, extract recent runs, judge them, tell in tickets what is wrong, and register days for SQL."""
 
 import json
 
@@ -8,7 +8,14 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from overcut.etl_jobs.layout import EXTRACTIONS_PREFIX, PREDICTIONS_PREFIX, PROMOTED_PREFIX, RECENT_PREFIX
+from overcut.etl_jobs.layout import (
+    EXTRACTIONS_PREFIX,
+    PREDICTION_TABLE_PREFIX,
+    PREDICTIONS_PREFIX,
+    PROMOTED_PREFIX,
+    RECENT_PREFIX,
+)
+from stacks.constructs.catalog import Catalog
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.operations import Operations
@@ -35,6 +42,7 @@ class Prediction(Construct):
         *,
         stage: EtlJobsStage,
         storage: Storage,
+        catalog: Catalog,
         extraction_: Extraction,
         operations: Operations,
     ) -> None:
@@ -42,13 +50,15 @@ class Prediction(Construct):
         rules = stage.etl_jobs
         self.predict_anomalies = self._predict_anomalies(stage, storage)
         self.open_tickets = self._open_tickets(stage, storage)
+        self.register_partitions = self._register_partitions(stage, storage, catalog)
         extract = extraction_.state("ExtractRecent", mode="recent", days=rules.recent_days)
         self.predict = Workflow(
             self,
             "Predict",
             stage=stage,
             definition=beginning_with_until(
-                self, extract.next(self._predict_every_bucket(rules.buckets)).next(self._tickets())
+                self,
+                extract.next(self._predict_every_bucket(rules.buckets)).next(self._tickets()).next(self._partitions()),
             ),
             timeout=extraction.TIMEOUT.plus(Duration.hours(2)),
             operations=operations,
@@ -57,6 +67,7 @@ class Prediction(Construct):
         extraction_.allow_running(self.predict)
         self.predict.allow_invoking(self.predict_anomalies)
         self.predict.allow_invoking(self.open_tickets)
+        self.predict.allow_invoking(self.register_partitions)
         for name, metric, description in (
             ("TicketsParked", "TicketsParked", "A ticket could not be told of: see `overcut tickets list`"),
             ("LakeIsSilent", "JobsMissedInSilence", "Runs are due and the data lake has no new record: is it fed?"),
@@ -84,7 +95,8 @@ class Prediction(Construct):
         allow(function, bucket.bucket_arn, "s3:ListBucket")
         for prefix in (RECENT_PREFIX, PROMOTED_PREFIX, EXTRACTIONS_PREFIX):
             allow_objects(function, bucket, prefix, "s3:GetObject")
-        allow_objects(function, bucket, PREDICTIONS_PREFIX, "s3:PutObject")
+        for prefix in (PREDICTIONS_PREFIX, PREDICTION_TABLE_PREFIX):
+            allow_objects(function, bucket, prefix, "s3:PutObject")
         return function
 
     def _open_tickets(self, stage: EtlJobsStage, storage: Storage) -> PipelineFunction:
@@ -113,6 +125,21 @@ class Prediction(Construct):
         for prefix in (PREDICTIONS_PREFIX, EXTRACTIONS_PREFIX):
             allow_objects(function, storage.bucket, prefix, "s3:GetObject")
         self._allow_sink(function, stage)
+        return function
+
+    def _register_partitions(self, stage: EtlJobsStage, storage: Storage, catalog: Catalog) -> PipelineFunction:
+        function = PipelineFunction(
+            self,
+            "RegisterPartitions",
+            stage=stage,
+            pipeline="etl_jobs",
+            function="register_partitions",
+            description="Tells the Glue catalogue of new days",
+            timeout=Duration.minutes(5),
+            environment={"DATA_BUCKET": storage.bucket.bucket_name, "DATABASE": catalog.database_name},
+        )
+        allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
+        catalog.allow_registering(function)
         return function
 
     @staticmethod
@@ -149,6 +176,10 @@ class Prediction(Construct):
         each.item_processor(invoke(self, "PredictBucket", self.predict_anomalies, payload="$"))
         all_of_them = sfn.Result.from_array(list(range(buckets)))
         return sfn.Pass(self, "Buckets", result=all_of_them, result_path="$.buckets").next(each)
+
+    def _partitions(self) -> sfn.CustomState:
+        # last, since no ticket waits for it; what it misses, the next hour's run registers
+        return invoke(self, "RegisterPartitionsOfAll", self.register_partitions, payload={})
 
     def _tickets(self) -> sfn.CustomState:
         # a sink that is down is tried again for half an hour, then by the next hour's run

@@ -4,6 +4,7 @@ from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
 from stacks.constructs.operations import Operations
+from stacks.etl_jobs.catalog import catalog_of
 from stacks.etl_jobs.dashboard import add_dashboard
 from stacks.etl_jobs.extraction import Extraction
 from stacks.etl_jobs.prediction import Prediction
@@ -28,8 +29,15 @@ class EtlJobsStack(Stack):
         training = Training(
             self, "Training", stage=stage, storage=storage, extraction_=extraction, operations=operations
         )
+        catalog = catalog_of(self, stage, storage)
         prediction = Prediction(
-            self, "Prediction", stage=stage, storage=storage, extraction_=extraction, operations=operations
+            self,
+            "Prediction",
+            stage=stage,
+            storage=storage,
+            catalog=catalog,
+            extraction_=extraction,
+            operations=operations,
         )
         add_dashboard(self, stage=stage, training=training, prediction=prediction, operations=operations)
         for name, value in {
@@ -40,6 +48,9 @@ class EtlJobsStack(Stack):
             "SparkApplication": extraction.application.attr_application_id,
             "PredictAnomalies": prediction.predict_anomalies.function_name,
             "OpenTickets": prediction.open_tickets.function_name,
+            "RegisterPartitions": prediction.register_partitions.function_name,
+            "Database": catalog.database_name,
+            "WorkGroup": catalog.work_group.name,
             "TrainingWorkflow": training.train.state_machine_arn,
             "PredictionWorkflow": prediction.predict.state_machine_arn,
         }.items():

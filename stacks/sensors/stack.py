@@ -6,6 +6,7 @@ from constructs import Construct
 from stacks.constructs.operations import Operations
 from stacks.sensors.alarms import add_alarms
 from stacks.sensors.alerting import Alerting
+from stacks.sensors.catalog import catalog_of
 from stacks.sensors.dashboard import add_dashboard
 from stacks.sensors.detection import Detection
 from stacks.sensors.incident_page import IncidentPage
@@ -33,7 +34,8 @@ class SensorsStack(Stack):
         detection = Detection(
             self, "Detection", stage=stage, storage=storage, alerting=alerting, page=page, operations=operations
         )
-        training = Training(self, "Training", stage=stage, storage=storage, operations=operations)
+        catalog = catalog_of(self, stage, storage)
+        training = Training(self, "Training", stage=stage, storage=storage, catalog=catalog, operations=operations)
         add_alarms(operations, stage=stage, alerting=alerting, training=training)
         add_dashboard(
             self,
@@ -62,7 +64,10 @@ class SensorsStack(Stack):
             "ShowIncident": page.show_incident.function_name,
             "IncidentPage": page.url,
             "ExportTrainingSet": training.export_training_set.function_name,
+            "ExportTables": training.export_tables.function_name,
             "ExportWorkflow": training.export.state_machine_arn,
             "TrainingWorkflow": training.train.state_machine_arn,
+            "Database": catalog.database_name,
+            "WorkGroup": catalog.work_group.name,
         }.items():
             CfnOutput(self, name, value=value)

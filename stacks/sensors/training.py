@@ -11,6 +11,7 @@ from constructs import Construct
 
 from overcut.sensors.layout import decision_key
 from stacks.constructs.decision import promoted_or_held
+from stacks.constructs.catalog import Catalog
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.network import private_network
@@ -27,11 +28,21 @@ EVERY_HOUR = events.Schedule.cron(minute="5")
 class Training(Construct):
     """Two workflows: export every bucket; and export, train, tell of what is held."""
 
+    """Two workflows: export every bucket, and what else is asked about in SQL; and export, train, export cutoffs."""
+
     def __init__(
-        self, scope: Construct, construct_id: str, *, stage: SensorsStage, storage: Storage, operations: Operations
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: SensorsStage,
+        storage: Storage,
+        catalog: Catalog,
+        operations: Operations,
     ) -> None:
         super().__init__(scope, construct_id)
         self.export_training_set = self._export_function(stage, storage)
+        self.export_tables = self._export_tables(stage, storage, catalog)
         job = self._training_job(stage, storage)
         decided = promoted_or_held(
             self,
@@ -44,7 +55,9 @@ class Training(Construct):
             self,
             "Export",
             stage=stage,
-            definition=self._export_all("Export", stage),
+            definition=self._every_bucket("Export", stage, self.export_training_set).next(
+                self._tables_as_they_are("ExportTablesOnce")
+            ),
             timeout=TIMEOUT.plus(Duration.hours(1)),
             operations=operations,
             failure="Export of sensor readings failed",
@@ -53,13 +66,18 @@ class Training(Construct):
             self,
             "Train",
             stage=stage,
-            definition=self._export_all("ExportFirst", stage).next(self._train(job, stage, storage)).next(decided),
+            definition=self._every_bucket("ExportFirst", stage, self.export_training_set)
+            .next(self._train(job, stage, storage))
+            .next(self._every_bucket("ExportCutoffs", stage, self.export_tables))
+            .next(self._tables_as_they_are("ExportTablesLast"))
+            .next(decided),
             timeout=TIMEOUT.plus(Duration.hours(1)),
             operations=operations,
-            failure="Training of the sensors' forests failed",
+            failure="Training of the sensors' forests failed, or the copy of its cutoffs for SQL",
         )
-        self.export.allow_invoking(self.export_training_set)
-        self.train.allow_invoking(self.export_training_set)
+        for workflow in (self.export, self.train):
+            workflow.allow_invoking(self.export_training_set)
+            workflow.allow_invoking(self.export_tables)
         job.allow_running(self.train)
         decisions = storage.bucket.arn_for_objects(decision_key("*"))
         allow(self.train, decisions, "s3:GetObject", why="a decision has the name of its training job")
@@ -90,8 +108,40 @@ class Training(Construct):
         allow_objects(function, storage.bucket, "readings/", "s3:PutObject")
         return function
 
-    def _export_all(self, name: str, stage: SensorsStage) -> sfn.Chain:
-        """Run the exporter for every bucket at once."""
+    def _export_tables(self, stage: SensorsStage, storage: Storage, catalog: Catalog) -> lambda_.Function:
+        function = PipelineFunction(
+            self,
+            "ExportTables",
+            stage=stage,
+            pipeline="sensors",
+            function="export_tables",
+            description="Copies to S3 what is asked about in SQL beside readings",
+            timeout=Duration.minutes(10),
+            environment={
+                "SENSORS_TABLE": storage.sensors.table_name,
+                "CUTOFFS_TABLE": storage.cutoffs.table_name,
+                "MODEL_EVENTS_TABLE": storage.model_events.table_name,
+                "INCIDENTS_TABLE": storage.incidents.table_name,
+                "DATA_BUCKET": storage.bucket.bucket_name,
+                "DATABASE": catalog.database_name,
+                "CLOCK": stage.clock,
+            },
+        )
+        storage.sensors.allow(function, "Scan")
+        storage.sensors.allow_query_of("bucket", function)
+        storage.cutoffs.allow(function, "Query")
+        storage.model_events.allow(function, "Scan")
+        storage.incidents.allow(function, "Scan")
+        allow(function, storage.bucket.bucket_arn, "s3:ListBucket")
+        allow_objects(function, storage.bucket, "tables/", "s3:PutObject")
+        catalog.allow_registering(function)
+        return function
+
+    def _tables_as_they_are(self, name: str) -> sfn.CustomState:
+        return invoke(self, name, self.export_tables, payload={})
+
+    def _every_bucket(self, name: str, stage: SensorsStage, function: lambda_.IFunction) -> sfn.Chain:
+        """Run an exporter for every bucket at once."""
         buckets = sfn.Result.from_array(list(range(stage.sensors.export_buckets)))
         each = sfn.Map(
             self,
@@ -101,7 +151,7 @@ class Training(Construct):
             result_path=sfn.JsonPath.DISCARD,
         )
         # exporting a bucket again overwrites the same objects
-        each.item_processor(invoke(self, f"{name}Bucket", self.export_training_set, payload={"bucket.$": "$"}))
+        each.item_processor(invoke(self, f"{name}Bucket", function, payload={"bucket.$": "$"}))
         return sfn.Pass(self, f"{name}Buckets", result=buckets, result_path="$.buckets").next(each)
 
     def _training_job(self, stage: SensorsStage, storage: Storage) -> TrainingJob:

@@ -88,6 +88,12 @@ ASKED_FOR_BY = [
         (r"EventsRole$", r"^states:StartExecution$", f"{_AWS}/eventbridge/latest/userguide/eb-use-identity-based.html"),
         (r"TrainingJobRole$", r"^(ecr|logs):", f"{_AWS}/sagemaker/latest/dg/sagemaker-roles.html"),
         (r"ExtractionRole$", r"^s3:", f"{_AWS}/emr/latest/EMR-Serverless-UserGuide/getting-started.html"),
+        # the embedded cloud asks for the database alone
+        (
+            r"(ExportTables|RegisterPartitions)Role$",
+            r"^glue:",
+            f"{_AWS}/glue/latest/dg/glue-specifying-resource-arns.html",
+        ),
         (
             r"DetectAnomaliesRole$",
             r"^s3:(ListBucket|PutObject)$",

@@ -118,6 +118,17 @@ def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
     assert [text["kind"] for text in summary["texts"]] == ["alert", "recovery"]
     assert all(len(text["body"]) <= 160 for text in summary["texts"])
     assert summary["readings"] == {"streamed": 1590, "stored": 1590, "quarantined": 0}
+    assert summary["asked"] == [
+        {
+            "reference": summary["texts"][0]["body"][-6:],
+            "name": "unit-1",
+            "first_anomalous_at": "2026-03-03 00:40:00",
+            "value": summary["asked"][0]["value"],
+            "usual_high": summary["asked"][0]["usual_high"],
+            "texts_sent": "2",
+        }
+    ]
+    assert float(summary["asked"][0]["value"]) > float(summary["asked"][0]["usual_high"])
     assert summary["training"]["status"] == "SUCCEEDED"
     assert summary["training"]["sensors"] == 1
     assert {function["memory_mb"] for function in summary["functions"]} == {128}

@@ -65,6 +65,19 @@ def test_the_model_was_trained_on_what_spark_extracted(told: tuple[dict[str, Any
     assert summary["etl_jobs"]["lake"]["rejected"] == 1
 
 
+def test_the_runs_are_asked_about_in_sql(told: tuple[dict[str, Any], str]) -> None:
+    summary, _ = told
+    asked = summary["etl_jobs"]["asked"]
+    assert [(row["job_name"], row["started_at"][:10]) for row in asked] == [
+        ("orders_daily", "2026-04-15"),
+        ("orders_daily", "2026-04-16"),
+    ]
+    for row in asked:
+        assert float(row["records_processed"]) < float(row["usual_records"]) / 2
+        # the hundred days that were extracted; what is judged now is in them only tomorrow
+        assert int(row["runs_before"]) == 100
+
+
 def test_a_person_sees_the_lake_the_job_the_predictions_and_the_ticket(told: tuple[dict[str, Any], str]) -> None:
     _, output = told
     for words in (

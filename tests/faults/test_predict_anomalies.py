@@ -43,7 +43,7 @@ class World(NoTexts):
         self.data.put(Promoted(TRAINED_AT - DAY, version).key, stored)
         write_recent(self.data, week(FLEET), 1)
         self.data.put("extractions/recent/part-0.txt", b'{"until": "2025-04-27T12:00:00Z", "rejected": 0}\n')
-        self.data.put(predictions_key(UNTIL.date(), "of-another-model", 0, "jsonl"), b"stale")
+        self.data.put(predictions_key(UNTIL.date(), "of-another-model", 0), b"stale")
 
     def run(self) -> None:
         given = {"until": UNTIL.isoformat(), "bucket": 0}
@@ -53,7 +53,7 @@ class World(NoTexts):
         raise AssertionError("the workflow failed")
 
     def outcome(self) -> dict[str, Any]:
-        return {key: hashlib.sha256(self.data.get(key)).hexdigest() for key in self.data.keys("predictions/")}
+        return {key: hashlib.sha256(self.data.get(key)).hexdigest() for key in self.data.keys("")}
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class EtlCloud:
         objects: dict[str, list[str]] = {}
         for one in verdicts:
             day = one.recorded_at.astimezone(UTC).date()
-            key = predictions_key(day, one.model_version, bucket_of(one.job_name, BUCKETS), "jsonl")
+            key = predictions_key(day, one.model_version, bucket_of(one.job_name, BUCKETS))
             objects.setdefault(key, []).append(one.to_json() + "\n")
         for key, lines in objects.items():
             self.predictions.put(key, "".join(lines).encode())

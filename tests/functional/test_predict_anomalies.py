@@ -61,7 +61,7 @@ class Pipeline:
         return {name: sum(answer.get(name, 0) for answer in answers) for name in {**answers[0], **answers[1]}}
 
     def predicted(self) -> list[str]:
-        return self.data.keys("predictions/")
+        return [*self.data.keys("predictions/"), *self.data.keys("tables/predictions/")]
 
     def verdicts(self, job_name: str = "") -> list[Verdict]:
         lines = [line for key in self.predicted() if key.endswith(".jsonl") for line in self.data.get(key).splitlines()]
@@ -111,19 +111,18 @@ def test_runs_of_two_days_are_judged_and_written_as_lines_and_as_a_table(pipelin
     assert answer == {"runs": 10, "anomalous": 1, "failed": 0, "missed": 0, "learning": 0}
 
     first, second = TRAINED_AT.date(), UNTIL.date()
-    assert pipeline.predicted() == [
-        f"predictions/dt={day}/model_version={model.model_version}/bucket={bucket}.{suffix}"
-        for day in (first, second)
-        for bucket in range(BUCKETS)
-        for suffix in ("jsonl", "parquet")
-    ]
-    for key in pipeline.predicted():
-        day = datetime.fromisoformat(key[15:25]).date()
-        lines = [json.loads(line) for line in pipeline.data.get(key.replace(".parquet", ".jsonl")).splitlines()]
-        assert {bucket_of(line["job_name"], BUCKETS) for line in lines} == {int(key.split("bucket=")[1][0])}
+    each = [(day, bucket) for day in (first, second) for bucket in range(BUCKETS)]
+    of_lines, of_rows = (
+        [f"predictions/dt={day}/model_version={model.model_version}/bucket={bucket}.jsonl" for day, bucket in each],
+        [f"tables/predictions/dt={day}/{model.model_version}-bucket={bucket}.parquet" for day, bucket in each],
+    )
+    assert pipeline.predicted() == [*of_lines, *of_rows]
+    for (day, bucket), key, table_key in zip(each, of_lines, of_rows, strict=True):
+        lines = [json.loads(line) for line in pipeline.data.get(key).splitlines()]
+        assert {bucket_of(line["job_name"], BUCKETS) for line in lines} == {bucket}
         assert {datetime.fromisoformat(line["recorded_at"]).date() for line in lines} == {day}
-        if key.endswith(".parquet"):
-            table = read_parquet(io.BytesIO(pipeline.data.get(key))).read_all()
+        if lines:
+            table = read_parquet(io.BytesIO(pipeline.data.get(table_key))).read_all()
             columns = {name: table[name].to_pylist() for name in table.column_names}
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
             for row in rows:
@@ -312,18 +311,21 @@ def test_a_rerun_writes_the_same_bytes_and_leaves_nothing_of_what_is_no_longer_s
     rows = [*week(FLEET), *week(ORDERS)]
     pipeline.predict(*rows)
     before = {key: pipeline.data.get(key) for key in pipeline.predicted()}
-    other = "predictions/dt=2025-01-01/model_version=old/bucket=0.parquet"
+    other = "tables/predictions/dt=2025-01-01/old-bucket=0.parquet"
     pipeline.data.put(other, b"of other days")
     pipeline.predict(*reversed(rows))
     assert {key: pipeline.data.get(key) for key in pipeline.predicted() if key != other} == before
     # the bucket's runs are gone, and a model of another version has said something before
-    stale = f"predictions/dt={UNTIL.date()}/model_version=gone/bucket=0."
-    pipeline.data.put(f"{stale}jsonl", b"{}\n")
-    pipeline.data.put(f"{stale}parquet", b"x")
+    stale = [
+        f"predictions/dt={UNTIL.date()}/model_version=gone/bucket=0.jsonl",
+        f"tables/predictions/dt={UNTIL.date()}/gone-bucket=0.parquet",
+    ]
+    for key in stale:
+        pipeline.data.put(key, b"x")
     pipeline.promote(replace(model, jobs=KnownJobs(arrays_of([]))))
     pipeline.predict()
     assert pipeline.verdicts("orders") == pipeline.verdicts("load_00") == []
-    for key in [*before, f"{stale}jsonl", f"{stale}parquet"]:
+    for key in [*before, *stale]:
         stored = pipeline.data.get(key)
         assert stored == b"" if key.endswith("jsonl") else read_parquet(io.BytesIO(stored)).read_all().num_rows == 0
     assert pipeline.data.get(other) == b"of other days"

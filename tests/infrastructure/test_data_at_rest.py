@@ -20,6 +20,7 @@ EVERY_TEMPLATE = pytest.mark.parametrize(
 CLOSED = {"BlockPublicAcls": True, "BlockPublicPolicy": True, "IgnorePublicAcls": True, "RestrictPublicBuckets": True}
 # what keeps data of its own, and the property that says how it is encrypted; a table without it has AWS's own key
 ENCRYPTED_BY = {
+    "AWS::Athena::WorkGroup": "WorkGroupConfiguration",
     "AWS::DynamoDB::Table": "SSESpecification",
     "AWS::S3::Bucket": "BucketEncryption",
     "AWS::SQS::Queue": "KmsMasterKeyId",
@@ -30,9 +31,13 @@ ENCRYPTED_BY = {
 KEEP_NOTHING = {
     "AWS::ApplicationAutoScaling::ScalableTarget",
     "AWS::ApplicationAutoScaling::ScalingPolicy",
+    "AWS::Athena::NamedQuery",
     "AWS::CloudWatch::Alarm",
     "AWS::EMRServerless::Application",
     "AWS::Events::Rule",
+    # names of columns and folders
+    "AWS::Glue::Database",
+    "AWS::Glue::Table",
     "AWS::IAM::Policy",
     "AWS::IAM::Role",
     "AWS::KMS::Key",
@@ -72,6 +77,10 @@ def test_buckets_are_closed_and_nothing_is_kept_in_the_clear(stage: str, pipelin
     assert [bucket["PublicAccessBlockConfiguration"] for bucket in buckets] == [CLOSED]
     assert [bucket["BucketEncryption"] for bucket in buckets] == [_encrypted_with({"SSEAlgorithm": "AES256"})]
     assert all(queue["SqsManagedSseEnabled"] is True for queue in resources_of(template, "AWS::SQS::Queue").values())
+    for group in resources_of(template, "AWS::Athena::WorkGroup").values():
+        configured = group["WorkGroupConfiguration"]
+        assert configured["EnforceWorkGroupConfiguration"] is True, "or who asks says where answers are kept, and how"
+        assert configured["ResultConfiguration"]["EncryptionConfiguration"] == {"EncryptionOption": "SSE_S3"}
     for table in resources_of(template, "AWS::DynamoDB::Table").values():
         assert "SSESpecification" not in table, "DynamoDB's own key, which costs nothing"
 
@@ -96,13 +105,16 @@ def test_a_stage_may_own_the_key_of_all_it_keeps(tmp_path: Path, pipeline: str) 
     assert key["EnableKeyRotation"] is True
     assert template["Resources"][key_id]["DeletionPolicy"] == "Retain", "what is kept cannot be read without it"
     its_arn = {"Fn::GetAtt": [key_id, "Arn"]}
+    of_results = {"EncryptionOption": "SSE_KMS", "KmsKey": its_arn}
+    for group in resources_of(template, "AWS::Athena::WorkGroup").values():
+        assert group["WorkGroupConfiguration"]["ResultConfiguration"]["EncryptionConfiguration"] == of_results
     expected = {
         "AWS::DynamoDB::Table": {"KMSMasterKeyId": its_arn, "SSEEnabled": True, "SSEType": "KMS"},
         "AWS::S3::Bucket": _encrypted_with(
             {"KMSMasterKeyID": its_arn, "SSEAlgorithm": "aws:kms"}, BucketKeyEnabled=True
         ),
     }
-    for kind, named in ENCRYPTED_BY.items():
+    for kind, named in ENCRYPTED_BY.items() - {("AWS::Athena::WorkGroup", "WorkGroupConfiguration")}:
         for name, properties in resources_of(template, kind).items():
             assert properties[named] == expected.get(kind, its_arn), name
 

@@ -39,7 +39,12 @@ def test_functions_are_small_and_of_one_runtime(stage: str) -> None:
         for name, function in functions_of(template_of(stage)).items()
     }
     assert found == {
-        name: (128, "python3.13", ["arm64"], 900) for name in ("etl_jobs.predict_anomalies", "etl_jobs.open_tickets")
+        name: (128, "python3.13", ["arm64"], seconds)
+        for name, seconds in (
+            ("etl_jobs.predict_anomalies", 900),
+            ("etl_jobs.open_tickets", 900),
+            ("etl_jobs.register_partitions", 300),
+        )
     }
 
 
@@ -185,15 +190,16 @@ def test_every_bucket_is_judged_before_tickets_are_opened(stage: str, buckets: i
     (judge,) = each["ItemProcessor"]["States"].values()
     assert judge["Parameters"] == {"FunctionName": "PredictionPredictAnomalies", "Payload.$": "$"}
     assert judge["Retry"][0]["ErrorEquals"] == ["States.ALL"]
-    last = states[each["Next"]]
-    assert (last["Resource"], last["Parameters"], last["End"]) == (
+    tickets = states[each["Next"]]
+    assert (tickets["Resource"], tickets["Parameters"]) == (
         "arn:aws:states:::lambda:invoke",
         {"FunctionName": "PredictionOpenTickets", "Payload": {"until.$": "$.until"}},
-        True,
     )
-    waits = last["Retry"][0]
+    waits = tickets["Retry"][0]
     minutes = sum(waits["IntervalSeconds"] * waits["BackoffRate"] ** k for k in range(waits["MaxAttempts"])) / 60
     assert 25 < minutes < 55, "a sink that is down is tried again until shortly before the next hour's run"
+    last = states[tickets["Next"]]
+    assert (last["Parameters"]["FunctionName"], last["End"]) == ("PredictionRegisterPartitions", True)
 
 
 @pytest.mark.parametrize("stage", STAGES)

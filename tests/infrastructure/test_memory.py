@@ -87,6 +87,8 @@ class Calls:
         if ".s3." in url or "//s3." in url:
             listing = "list-type=2" in url
             self.actions.add("s3:ListBucket" if listing else {"PUT": "s3:PutObject", "GET": "s3:GetObject"}[method])
+        elif service == "AWSGlue":
+            self.actions.add(f"glue:{operation}")
         elif service == "AmazonSSM":
             self.actions.add(f"ssm:{operation}")
         elif operation == "TransactWriteItems":
@@ -452,7 +454,7 @@ def test_open_tickets(site: Site, run: Run) -> None:
                 for hour in range(12)
             ]
             lines += len(verdicts)
-            key = predictions_key(midnight.date(), "20260301T000000Z-1", bucket, "jsonl")
+            key = predictions_key(midnight.date(), "20260301T000000Z-1", bucket)
             data.put(key, "".join(one.to_json() + "\n" for one in verdicts).encode())
     assert lines == 48_000
     with run("etl_jobs.open_tickets") as function:

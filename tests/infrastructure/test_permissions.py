@@ -47,6 +47,15 @@ WITHOUT_A_RESOURCE = {
     "xray:PutTraceSegments": _TRACES,
 }
 
+
+def registering(pipeline: str, *tables: str) -> Permissions:
+    """What it takes to register days of a pipeline's tables: of the catalogue, the database, and each table."""
+    catalogue, database = "arn:aws:glue:eu-central-1:123456789012", f"overcut_prod_{pipeline}"
+    names = ["catalog", f"database/{database}", *(f"table/{database}/{table}" for table in tables)]
+    actions = {"glue:BatchCreatePartition", "glue:GetPartitions", "glue:GetTable"}
+    return {f"{catalogue}:{name}": actions for name in names}
+
+
 WRITE_LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
 WRITE_TRACE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 FOR_LOGS_AND_TRACES = {action for action in WITHOUT_A_RESOURCE if action.startswith(("logs:", "xray:"))}
@@ -111,12 +120,26 @@ IN_PROD: dict[str, Permissions] = {
         "StoragePendingExports": {"dynamodb:Query", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem"},
         "StorageData/readings/*": {"s3:PutObject"},
     },
+    "TrainingExportTablesRole": {
+        "TrainingExportTablesLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
+        "StorageSensors": {"dynamodb:Scan"},
+        "StorageSensors/index/bucket": {"dynamodb:Query"},
+        "StorageCutoffs": {"dynamodb:Query"},
+        "StorageModelEvents": {"dynamodb:Scan"},
+        "StorageIncidents": {"dynamodb:Scan"},
+        "StorageData": {"s3:ListBucket"},
+        "StorageData/tables/*": {"s3:PutObject"},
+        **registering("sensors", "readings", "cutoffs"),
+    },
     "TrainingExportRole": {
         "TrainingExportTrainingSet": {"lambda:InvokeFunction"},
+        "TrainingExportTables": {"lambda:InvokeFunction"},
         "*": FOR_LOGS_AND_TRACES,
     },
     "TrainingTrainRole": {
         "TrainingExportTrainingSet": {"lambda:InvokeFunction"},
+        "TrainingExportTables": {"lambda:InvokeFunction"},
         "arn:aws:sagemaker:eu-central-1:123456789012:training-job/sensors-*": {
             "sagemaker:AddTags",
             "sagemaker:CreateTrainingJob",
@@ -214,7 +237,14 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
         **_RUN_SPARK,
         "PredictionPredictAnomalies": {"lambda:InvokeFunction"},
         "PredictionOpenTickets": {"lambda:InvokeFunction"},
+        "PredictionRegisterPartitions": {"lambda:InvokeFunction"},
         "*": FOR_LOGS_AND_TRACES,
+    },
+    "PredictionRegisterPartitionsRole": {
+        "PredictionRegisterPartitionsLogs": WRITE_LOG,
+        "*": WRITE_TRACE,
+        "StorageData": {"s3:ListBucket"},
+        **registering("etl_jobs", "job_runs", "predictions"),
     },
     "PredictionPredictAnomaliesRole": {
         "PredictionPredictAnomaliesLogs": WRITE_LOG,
@@ -224,6 +254,7 @@ ETL_JOBS_IN_PROD: dict[str, Permissions] = {
         "StorageData/models/etl_jobs/promoted/*": {"s3:GetObject"},
         "StorageData/extractions/*": {"s3:GetObject"},
         "StorageData/predictions/*": {"s3:PutObject"},
+        "StorageData/tables/predictions/*": {"s3:PutObject"},
     },
     "PredictionOpenTicketsRole": {
         "PredictionOpenTicketsLogs": WRITE_LOG,

@@ -11,6 +11,7 @@ from aws_cdk.assertions import Template
 from overcut.sensors.cohorts import TrainingRules
 from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
+from stacks.sensors.catalog import catalog_of
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
 from stacks.sensors.training import Training
@@ -47,6 +48,7 @@ def test_functions_are_small_and_of_one_runtime(stage: str) -> None:
             "sensors.watch_sensors",
             "sensors.show_incident",
             "sensors.export_training_set",
+            "sensors.export_tables",
         )
     }
 
@@ -64,6 +66,7 @@ def test_functions_end_before_money_does(stage: str) -> None:
         "sensors.watch_sensors": 60,
         "sensors.show_incident": 30,
         "sensors.export_training_set": 600,
+        "sensors.export_tables": 600,
     }
 
 
@@ -130,6 +133,8 @@ def test_the_bucket_is_encrypted_closed_and_cleaned(stage: str) -> None:
             "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
             "Status": "Enabled",
         },
+        # what a query gave can be asked again
+        {"Prefix": "query-results/", "ExpirationInDays": 7, "Status": "Enabled"},
         {"Prefix": "seen/", "NoncurrentVersionExpiration": {"NoncurrentDays": 1}, "Status": "Enabled"},
     ]
 
@@ -434,16 +439,30 @@ def test_a_workflow_exports_every_bucket_once(stage: str, buckets: int, machine:
             "Type": "Task",
             "Resource": "arn:aws:states:::lambda:invoke",
             "Parameters": {"FunctionName": "TrainingExportTrainingSet", "Payload": {"bucket.$": "$"}},
+            "ResultPath": None,
             "Retry": [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 5, "MaxAttempts": 5, "BackoffRate": 2}],
             "End": True,
         }
     }
 
 
-def test_exporting_ends_after_the_buckets() -> None:
-    workflow = definition("prod", "TrainingExport")
-    assert workflow["States"]["ExportEveryBucket"]["End"] is True
-    assert set(workflow["States"]) == {"ExportBuckets", "ExportEveryBucket"}
+def test_tables_for_sql_are_exported_after_the_readings_so_that_their_days_are_registered() -> None:
+    states = definition("prod", "TrainingExport")["States"]
+    assert set(states) == {"ExportBuckets", "ExportEveryBucket", "ExportTablesOnce"}
+    assert states["ExportEveryBucket"]["Next"] == "ExportTablesOnce"
+    assert states["ExportTablesOnce"]["Parameters"] == {"FunctionName": "TrainingExportTables", "Payload": {}}
+    assert states["ExportTablesOnce"]["End"] is True
+
+
+def test_what_a_training_gave_each_sensor_is_exported_after_it() -> None:
+    states = definition("prod", "TrainingTrain")["States"]
+    assert states["ExportCutoffsBuckets"]["Next"] == "ExportCutoffsEveryBucket"
+    (each,) = states["ExportCutoffsEveryBucket"]["ItemProcessor"]["States"].values()
+    assert each["Parameters"] == {"FunctionName": "TrainingExportTables", "Payload": {"bucket.$": "$"}}
+    assert states["ExportCutoffsEveryBucket"]["Next"] == "ExportTablesLast"
+    last = states["ExportTablesLast"]
+    # who waits for the training is told of its job
+    assert (last["Parameters"]["Payload"], last["ResultPath"], last["End"]) == ({}, None, True)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -452,7 +471,7 @@ def test_training_follows_the_export_and_is_waited_for(stage: str) -> None:
     assert states["ExportFirstEveryBucket"]["Next"] == "TrainForests"
     train = states["TrainForests"]
     assert train["Resource"] == "arn:aws:states:::sagemaker:createTrainingJob.sync"
-    assert train["Next"] == "ReadDecision"
+    assert train["Next"] == "ExportCutoffsBuckets"
     assert train["Retry"] == [{"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 60, "MaxAttempts": 1}]
 
 
@@ -522,11 +541,13 @@ def test_a_stage_s_deviations_reach_the_training_job_as_one_text() -> None:
     other = stage.sensors.sources["device"]
     settings = stage.sensors.model_copy(update={"sources": {"device": device, "other": other}})
     stack = cdk.Stack(cdk.App(), "deviations")
+    storage = Storage(stack, "Storage", stage=stage)
     Training(
         stack,
         "Training",
         stage=stage.model_copy(update={"sensors": settings}),
-        storage=Storage(stack, "Storage", stage=stage),
+        storage=storage,
+        catalog=catalog_of(stack, stage, storage),
         operations=Operations(stack, "Operations", stage=stage),
     )
     request = definition_in(dict(Template.from_stack(stack).to_json()), "TrainingTrain")["States"]["TrainForests"]

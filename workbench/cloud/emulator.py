@@ -9,6 +9,7 @@ from pathlib import Path
 from ministack import app
 
 from workbench.cloud import (
+    athena,
     emr_serverless,
     function_metrics,
     mishaps,
@@ -24,6 +25,7 @@ from workbench.cloud import (
 def serve(state: Path) -> None:
     """Serve in the foreground until a signal ends it."""
     policies.register(state / "decisions.jsonl")
+    athena.register()
     sagemaker.register(state / "training-jobs")
     emr_serverless.register(state / "job-runs")
     text_messages.register()

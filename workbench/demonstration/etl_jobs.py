@@ -17,6 +17,7 @@ from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Judgement, Verdict
 from workbench.demonstration.house import DemonstrationError, House
 from workbench.demonstration.progress import progress, step
+from workbench.demonstration.questions import asked
 from workbench.etl_jobs_system import EtlJobsSystem, comments, summary_of
 from workbench.lake import LakePrefix, write_lake
 from workbench.simulate_job_runs import demonstration_jobs
@@ -24,6 +25,9 @@ from workbench.workflows import Execution
 
 SEED = 7
 SHOWN_RUNS = 6
+QUESTION = """SELECT job_name, started_at, records_processed, usual_records,
+  (SELECT count(*) FROM job_runs AS past WHERE past.job_name = one.job_name) AS runs_before
+FROM verdicts AS one WHERE judgement = 'anomalous' ORDER BY started_at"""
 NEVER = "cron(0 0 1 1 ? 2199)"
 _ACTIONS = {Action.OPEN: "ticket opened", Action.COMMENT: "comment added", Action.CLOSE: "ticket closed"}
 _COLOURS = {Judgement.HEALTHY: "green", Judgement.LEARNING: "yellow"}
@@ -76,6 +80,7 @@ class _Play:
                 "lake": {"records": lines, "rejected": extracted["rejected"]},
                 "training": training,
                 "days": days,
+                "asked": asked(self._console, self._system, QUESTION),
             },
             "tickets": [summary_of(head) | {"comments": comments(entries)} for head, entries in tickets],
         }

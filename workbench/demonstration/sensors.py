@@ -23,6 +23,7 @@ from stacks.stage import phone_parameter, read_stage
 from workbench.csv_files import counted
 from workbench.demonstration.house import PATIENCE_SECONDS, DemonstrationError, House
 from workbench.demonstration.progress import progress, step
+from workbench.demonstration.questions import asked
 from workbench.demonstration.script import SOURCE_ID, Script
 from workbench.device import Device
 from workbench.sensors_system import SensorsSystem
@@ -33,6 +34,7 @@ PHONE_NUMBER = "+12025550123"
 SILENT_AFTER_MINUTES = 7 * 24 * 60
 # a text that was not sent at once leaves with the sweep of the next minute, or the one after
 SWEEP_SECONDS = 130.0
+QUESTION = "SELECT reference, name, first_anomalous_at, value, usual_high, texts_sent FROM incidents"
 
 
 class SensorsPart:
@@ -111,6 +113,7 @@ class _Play:
         training = self._train()
         _set_clock(self._clock, self._script, speed=self._script.speed, ttl_offset=self._clock.face().ttl_offset)
         self._stream_the_rest()
+        self._export()
         summary = self._summary(training)
         self._show(summary)
         return summary
@@ -171,6 +174,12 @@ class _Play:
                 time.sleep(0.5)
         self._show_incidents()
 
+    def _export(self) -> None:
+        with step(self._console, "Exporting, for questions in SQL"):
+            ended = self._system.export(f"demonstration-{time.time_ns()}")
+        if ended != "SUCCEEDED":
+            raise DemonstrationError(f"the export workflow ended as {ended}; logs are in {self._house.logs}")
+
     def _show_incidents(self) -> None:
         """Tell what has changed about incidents since the last look."""
         for incident in self._system.all_incidents():
@@ -204,6 +213,7 @@ class _Play:
                 for text in received_texts(self._house.url)
             ],
             "functions": self._system.functions(),
+            "asked": asked(self._console, self._system, QUESTION),
         }
 
     def _show(self, summary: Mapping[str, Any]) -> None:

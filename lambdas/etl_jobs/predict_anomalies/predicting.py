@@ -26,6 +26,8 @@ from overcut.etl_jobs.layout import (
     Promoted,
     bucket_of,
     judged_days,
+    prediction_table_key,
+    prediction_table_prefix,
     predictions_key,
     predictions_prefix,
     recent_prefix,
@@ -162,12 +164,15 @@ class Predictor:
         stale = {
             key
             for day in days
-            for key in self.data.keys(predictions_prefix(day))
-            if key.endswith((f"/bucket={bucket}.parquet", f"/bucket={bucket}.jsonl"))
+            for prefix in (prediction_table_prefix(day), predictions_prefix(day))
+            for key in self.data.keys(prefix)
+            if key.endswith((f"-bucket={bucket}.parquet", f"/bucket={bucket}.jsonl"))
         }
         for (day, version), file in files.items():
-            for suffix, body in (("parquet", file.to_parquet()), ("jsonl", file.to_jsonl())):
-                key = predictions_key(day, version, bucket, suffix)
+            for key, body in (
+                (prediction_table_key(day, version, bucket), file.to_parquet()),
+                (predictions_key(day, version, bucket), file.to_jsonl()),
+            ):
                 self.data.put(key, body)
                 stale.discard(key)
         for key in sorted(stale):
