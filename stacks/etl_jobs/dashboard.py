@@ -54,6 +54,6 @@ def add_dashboard(
         ),
     )
     dashboard.add_cost_and_health(
-        [prediction.predict_anomalies, prediction.open_tickets],
+        [prediction.predict_anomalies, prediction.open_tickets, prediction.register_partitions],
         {"training": training.train, "prediction": prediction.predict},
     )

@@ -97,6 +97,7 @@ def add_dashboard(
             detection.detect_anomalies,
             detection.watch_sensors,
             training.export_training_set,
+            training.export_tables,
         ],
         {"export": training.export, "training": training.train},
         graph(

@@ -10,8 +10,8 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from overcut.sensors.layout import decision_key
-from stacks.constructs.decision import promoted_or_held
 from stacks.constructs.catalog import Catalog
+from stacks.constructs.decision import promoted_or_held
 from stacks.constructs.function import PipelineFunction
 from stacks.constructs.grants import allow, allow_objects
 from stacks.constructs.network import private_network

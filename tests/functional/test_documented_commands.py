@@ -35,6 +35,7 @@ ELSEWHERE = {
     r"overcut cloud (up|down)": "tests/emulator/test_embedded_cloud.py",
     r"overcut tickets --stage dev list": "tests/functional/test_tickets_commands.py",
     r"overcut parked --stage dev (list|redrive --all)": "tests/functional/test_parked_commands.py",
+    r"overcut query .*": "tests/emulator/test_questions.py",
     r"overcut load-lake .*": "tests/unit/test_lake.py",
     r"overcut replay .*": "tests/functional/test_documented_commands.py",
 }
