@@ -22,8 +22,9 @@ from workbench.cli import main
 
 plant = test_detect_anomalies.plant
 
-# two fleets tell what there is for the fleet and what for each sensor; from 60 on every second brings a reading
-FLEETS = (60, 90)
+# two fleets tell what there is for the fleet and what for each sensor: of 70, one is in every bucket, and every second
+# brings a reading
+FLEETS = (70, 80)
 
 
 @pytest.mark.parametrize("sensors", FLEETS)
