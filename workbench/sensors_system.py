@@ -221,7 +221,10 @@ class SensorsSystem(DeployedPipeline):
     def functions(self) -> list[dict[str, Any]]:
         """Name, memory, invocations and errors of every function, over the last day."""
         found, now = [], datetime.now(UTC)
-        for output in ("PollReadings", "DetectAnomalies", "ExportTrainingSet", "ExportTables", "WatchSensors"):
+        for output in (
+            *("PollReadings", "DetectAnomalies", "ExportTrainingSet", "ExportTables"),
+            *("WatchSensors", "ShowIncident"),
+        ):
             name = self._outputs[output]
             config = self._client("lambda").get_function(FunctionName=name)["Configuration"]
             counts = {

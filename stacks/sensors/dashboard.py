@@ -7,6 +7,7 @@ from constructs import Construct
 from stacks.constructs.dashboard import HEIGHT, WIDTH, PipelineDashboard, graph, newest_lines
 from stacks.constructs.operations import Operations
 from stacks.sensors.detection import Detection
+from stacks.sensors.incident_page import IncidentPage
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
 from stacks.sensors.training import Training
@@ -20,6 +21,7 @@ def add_dashboard(
     storage: Storage,
     ingestion: Ingestion,
     detection: Detection,
+    page: IncidentPage,
     training: Training,
     operations: Operations,
 ) -> None:
@@ -96,6 +98,7 @@ def add_dashboard(
             ingestion.poll_readings,
             detection.detect_anomalies,
             detection.watch_sensors,
+            page.show_incident,
             training.export_training_set,
             training.export_tables,
         ],

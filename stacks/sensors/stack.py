@@ -43,6 +43,7 @@ class SensorsStack(Stack):
             storage=storage,
             ingestion=ingestion,
             detection=detection,
+            page=page,
             training=training,
             operations=operations,
         )
