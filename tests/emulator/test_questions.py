@@ -32,8 +32,9 @@ from overcut.sensors.readings import Reading
 from overcut.sensors.tables import TABLES as SENSORS_TABLES
 from stacks.etl_jobs.catalog import VIEWS as ETL_VIEWS
 from stacks.sensors.catalog import VIEWS as SENSORS_VIEWS
-from tests.conftest import logical_name, resources_of, synthesized
+from tests.conftest import resources_of, synthesized
 from tests.emulator.conftest import Cloud
+from tests.functional.catalog import create_catalog, resolved
 from tests.functional.conftest import create_tables
 from tests.functional.etl_job_rows import write_historical
 from tests.functional.test_stores import cutoff, incident, opening
@@ -58,36 +59,17 @@ FAULT = replace(
 TYPES = {"string": "varchar", "int": "integer"}
 
 
-def resolved(value: Any, names: dict[str, str]) -> Any:
-    """A template's value, as CloudFormation would put it."""
-    match value:
-        case {"Fn::Join": [separator, parts]}:
-            return separator.join(resolved(part, names) for part in parts)
-        case {"Ref": name}:
-            return names.get(logical_name(name), name)
-        case dict():
-            return {key: resolved(one, names) for key, one in value.items()}
-        case list():
-            return [resolved(one, names) for one in value]
-    return value
-
-
 def deploy(cloud: Cloud, pipeline: str, bucket: str) -> Questions:
     """Of a pipeline's template what is asked, and whom; its tables are in one bucket."""
-    template, names = synthesized("local", pipeline), {"StorageData": bucket}
-    glue, athena = cloud.client("glue"), cloud.client("athena")
+    template, athena = synthesized("local", pipeline), cloud.client("athena")
     cloud.client("s3").create_bucket(Bucket=bucket)
-    ((_, database),) = resources_of(template, "AWS::Glue::Database").items()
-    glue.create_database(DatabaseInput=database["DatabaseInput"])
-    for table in resources_of(template, "AWS::Glue::Table").values():
-        glue.create_table(DatabaseName=table["DatabaseName"], TableInput=resolved(table["TableInput"], names))
-    ((_, group),) = resources_of(template, "AWS::Athena::WorkGroup").items()
-    athena.create_work_group(
-        Name=group["Name"], Configuration=resolved(group["WorkGroupConfiguration"], names), Description="tested"
-    )
+    database = create_catalog(cloud.client("glue"), template, bucket)
+    (group,) = resources_of(template, "AWS::Athena::WorkGroup").values()
+    configured = resolved(group["WorkGroupConfiguration"], {"StorageData": bucket})
+    athena.create_work_group(Name=group["Name"], Configuration=configured)
     for query in resources_of(template, "AWS::Athena::NamedQuery").values():
         athena.create_named_query(**query)
-    return Questions(athena, group["Name"], database["DatabaseInput"]["Name"])
+    return Questions(athena, group["Name"], database)
 
 
 @pytest.fixture(scope="module")
