@@ -461,8 +461,8 @@ def test_what_a_training_gave_each_sensor_is_exported_after_it() -> None:
     assert each["Parameters"] == {"FunctionName": "TrainingExportTables", "Payload": {"bucket.$": "$"}}
     assert states["ExportCutoffsEveryBucket"]["Next"] == "ExportTablesLast"
     last = states["ExportTablesLast"]
-    # who waits for the training is told of its job
-    assert (last["Parameters"]["Payload"], last["ResultPath"], last["End"]) == ({}, None, True)
+    # what follows, and who waits for the training, is told of its job
+    assert (last["Parameters"]["Payload"], last["ResultPath"], last["Next"]) == ({}, None, "ReadDecision")
 
 
 @pytest.mark.parametrize("stage", STAGES)
