@@ -11,7 +11,7 @@ from arro3.io import write_parquet
 from lambdas.runtime.dynamodb import in_batches
 
 # as Python objects rows are many times the size of what is written
-_ROWS_AT_ONCE = 1_000
+_ROWS_AT_ONCE = 200
 _MICROSECONDS = 1_000_000
 _TIMESTAMP = DataType.timestamp("us", tz="UTC")
 TYPES: Mapping[str, DataType] = {

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 WRITE_BATCH = 25  # the most that BatchWriteItem takes
 TRANSACTION = 100  # the most that TransactWriteItems takes
+# of a whole table: as Python objects items are many times the size of what is sent, and a function has little memory
+_SMALL_PAGES: Any = {"PageSize": 200}
 # sorts after every key that begins with a time
 _LAST = "~"
 
@@ -229,7 +231,7 @@ class SensorsStore:
 
     def all(self) -> Iterator[Sensor]:
         """Every sensor, in no order."""
-        for page in self.client.get_paginator("scan").paginate(TableName=self.table):
+        for page in self.client.get_paginator("scan").paginate(TableName=self.table, PaginationConfig=_SMALL_PAGES):
             yield from map(_sensor_from_item, page["Items"])
 
     def equipment(self) -> Iterator[Equipment]:
@@ -449,7 +451,7 @@ class ModelEventsStore:
 
     def all(self) -> Iterator[dict[str, Any]]:
         """Every event of every model, in no order; reads the whole table."""
-        for page in self.client.get_paginator("scan").paginate(TableName=self.table):
+        for page in self.client.get_paginator("scan").paginate(TableName=self.table, PaginationConfig=_SMALL_PAGES):
             yield from map(from_attributes, page["Items"])
 
     def of(self, model_id: str) -> list[dict[str, Any]]:
@@ -806,7 +808,10 @@ class IncidentsStore:
                 "ExpressionAttributeNames": {"#reference": "reference"},
                 "ExpressionAttributeValues": {":r": {"S": reference}},
             }
-        for page in self.client.get_paginator("scan").paginate(TableName=self.table, **filtered):
+        pages = self.client.get_paginator("scan").paginate(
+            TableName=self.table, PaginationConfig=_SMALL_PAGES, **filtered
+        )
+        for page in pages:
             yield from map(_known_from_item, page["Items"])
 
     def last_before(self, incident: Incident) -> KnownIncident | None:

@@ -25,10 +25,11 @@ import pytest
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
+from lambdas.runtime.attributes import to_attributes
 from lambdas.runtime.clock import SystemClock
 from lambdas.runtime.objects import Bucket
 from lambdas.sensors.links import PageLinks
-from lambdas.sensors.stores import MOST_LINKED, ReadingsStore, Sensor
+from lambdas.sensors.stores import MOST_LINKED, ReadingsStore, Sensor, _incident_values
 from overcut.etl_jobs.layout import bucket_of as bucket_of_job
 from overcut.etl_jobs.layout import predictions_key
 from overcut.etl_jobs.verdicts import Judgement, Verdict
@@ -55,10 +56,12 @@ from overcut.sensors.readings import Reading, format_time
 from overcut.sensors.silence import SensorSeen, SourceSeen
 from tests.conftest import logical_name, synthesized
 from tests.functional.aws_over_http import aws_over_http
+from tests.functional.catalog import create_catalog
 from tests.functional.conftest import REGION, Cloud, create_tables
 from tests.functional.etl_job_rows import many_jobs
 from tests.functional.incident_pages import url_event
 from tests.functional.streams import stream_event
+from tests.functional.test_stores import cutoff
 from tests.infrastructure.conftest import Runtime
 from tests.infrastructure.lambda_runtime import RunningFunction, running
 from tests.infrastructure.templates import functions_of, permissions, text
@@ -343,6 +346,36 @@ def test_export_training_set(site: Site, run: Run) -> None:
         check("sensors.export_training_set", function, site.calls)
     assert cloud.pending.of(5) == []
     assert cloud.data.keys("readings/") == [f"readings/dt={last_hour:%Y-%m-%d}/{last_hour:%H}-0005.parquet"]
+
+
+def test_export_tables(site: Site, run: Run) -> None:
+    """2,000 incidents, 5,000 sensors, a year of days; and three nights' cutoffs of the 300 sensors of a bucket."""
+    cloud, template = site.cloud, synthesized("prod")
+    create_catalog(boto3.client("glue"), template, cloud.bucket)
+    cloud.sensors.put((Sensor(f"unit-{k:036}", "device", MEASURES) for k in range(5_000)), 16)
+    for k in range(2_000):
+        one = replace(owing(k), equipment=Equipment(f"unit-{k:036}", f"Cold store {k}", "customer", f"site-{k % 20}"))
+        cloud.dynamodb.put_item(TableName=cloud.tables["Incidents"], Item=to_attributes(_incident_values(one)))
+    of_bucket = [name for k in range(5_000) if bucket_of(name := f"unit-{k:036}", 16) == 5]
+    cloud.cutoffs.put(
+        replace(cutoff(1, name), trained_at=NOW - timedelta(days=night)) for name in of_bucket for night in range(3)
+    )
+    for day in range(365):
+        cloud.data.put(f"readings/dt={NOW.date() - timedelta(days=day)}/00-0005.parquet", b"")
+    with run("sensors.export_tables") as function:
+        assert function.invoke({"bucket": 5})["rows"] == 3 * len(of_bucket) > 800
+        assert function.invoke({})["rows"] == 7_000
+        check("sensors.export_tables", function, site.calls)
+
+
+def test_register_partitions(site: Site, run: Run) -> None:
+    """A year of days that nobody has registered."""
+    create_catalog(boto3.client("glue"), synthesized("prod", "etl_jobs"), site.cloud.bucket)
+    for day in range(365):
+        site.cloud.data.put(f"historical/dt={NOW.date() - timedelta(days=day)}/part.parquet", b"")
+    with run("etl_jobs.register_partitions") as function:
+        assert function.invoke({}) == {"job_runs": 365, "predictions": 0}
+        check("etl_jobs.register_partitions", function, site.calls)
 
 
 def test_watch_sensors(site: Site, run: Run) -> None:

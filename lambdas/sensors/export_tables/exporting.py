@@ -31,12 +31,12 @@ class TablesExporter:
     def export_cutoffs(self, bucket: int, now: datetime, last: timedelta = CUTOFF_DAYS) -> int:
         """Write what the sensors of one bucket were given in the last days, a day an object; how many cutoffs."""
         first = datetime.combine((now - last).astimezone(UTC).date(), time(), UTC)
-        by_day: dict[date, list[Cutoff]] = {}
+        # rows, since a cutoff is many times the size: what its sensor usually shows is not asked about
+        by_day: dict[date, list[dict[str, Any]]] = {}
         for sensor_id in self.sensors.ids_in_bucket(bucket):
             for cutoff in self.cutoffs.trained_after(sensor_id, first - timedelta(seconds=1)):
-                by_day.setdefault(cutoff.trained_at.astimezone(UTC).date(), []).append(cutoff)
-        for day, found in by_day.items():
-            rows = map(_cutoff_row, found)
+                by_day.setdefault(cutoff.trained_at.astimezone(UTC).date(), []).append(_cutoff_row(cutoff))
+        for day, rows in by_day.items():
             key = f"{CUTOFFS.prefix}dt={day.isoformat()}/{bucket:04d}.parquet"
             self.catalog.bucket.put(key, to_parquet(rows, CUTOFFS.columns))
         return sum(map(len, by_day.values()))
