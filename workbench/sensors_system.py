@@ -219,13 +219,13 @@ class SensorsSystem(DeployedPipeline):
         return total
 
     def functions(self) -> list[dict[str, Any]]:
-        """Name, memory, invocations and errors of every function, over the last day."""
+        """Name, memory, invocations and errors of every function that the deployed version has, over the last day."""
         found, now = [], datetime.now(UTC)
-        for output in (
+        outputs = (
             *("PollReadings", "DetectAnomalies", "ExportTrainingSet", "ExportTables"),
             *("WatchSensors", "ShowIncident"),
-        ):
-            name = self._outputs[output]
+        )
+        for name in (self._outputs[output] for output in outputs if output in self._outputs):
             config = self._client("lambda").get_function(FunctionName=name)["Configuration"]
             counts = {
                 metric: sum(

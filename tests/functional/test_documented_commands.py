@@ -36,6 +36,9 @@ ELSEWHERE = {
     r"overcut tickets --stage dev list": "tests/functional/test_tickets_commands.py",
     r"overcut parked --stage dev (list|redrive --all)": "tests/functional/test_parked_commands.py",
     r"overcut query .*": "tests/emulator/test_questions.py",
+    r"overcut doctor --stage \w+": "tests/functional/test_doctor.py",
+    r"overcut status --stage \w+": "tests/functional/test_status.py",
+    r"overcut init .*": "tests/unit/test_init_command.py",
     r"overcut load-lake .*": "tests/unit/test_lake.py",
     r"overcut replay .*": "tests/functional/test_documented_commands.py",
 }
@@ -87,7 +90,7 @@ def test_a_command_about_a_stage(plant: Plant, command: str, tmp_path: Path, mon
 def test_the_commands_about_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # what makes a file comes first
-    order = ("simulate", "backtest", "tune")
+    order = ("simulate", "backtest", "tune", "cost")
     about_files = sorted(
         (one for one in COMMANDS if "--stage" not in one and not _elsewhere(one)),
         key=lambda one: order.index(one.split()[1]),

@@ -61,7 +61,7 @@ def template_of(assembly: Path, pipeline: str) -> dict[str, Any]:
 def test_synthesizing_twice_gives_the_same_assets_and_templates(assemblies: list[Path]) -> None:
     first, second = ({file.name for file in assembly.iterdir()} for assembly in assemblies)
     shipped = [name for name in first if name.startswith("asset.")]
-    assert len(shipped) == 9, "six functions, two training sources and the extraction"
+    assert len(shipped) == 12, "nine functions, two training sources and the extraction"
     assert first == second
     of_stacks = [f"{stack}.{kind}.json" for stack in STACKS.values() for kind in ("template", "assets")]
     for name in (*of_stacks, "manifest.json"):

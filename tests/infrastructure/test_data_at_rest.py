@@ -33,6 +33,7 @@ KEEP_NOTHING = {
     "AWS::ApplicationAutoScaling::ScalingPolicy",
     "AWS::Athena::NamedQuery",
     "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
     "AWS::EMRServerless::Application",
     "AWS::Events::Rule",
     # names of columns and folders
