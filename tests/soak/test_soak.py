@@ -52,9 +52,9 @@ SPEEDS = ((1_000, 5.0, 600.0), (3_000, 15.0, 200.0), (6_000, 40.0, 60.0))
 SLOWEST = 10.0
 # between two functions that are killed, of the machine's time
 KILL_SECONDS = 10.0
-# how often each is: a poll is followed by the next only at the machine's next minute, and an export that starts anew
+# how often each is, the others once: a poll is followed by the next only at the machine's next minute, and an export that starts anew
 # every ten seconds never ends
-KILLED = {"DetectAnomalies": 5, "WatchSensors": 5, "PollReadings": 1, "ExportTrainingSet": 1}
+KILLED = {"DetectAnomalies": 5, "WatchSensors": 5}
 STALE_MINUTES = 6 * 60
 # a claim whose sender was killed runs out after 90 s, and the next sweep takes it
 SETTLE_SECONDS = 260.0
@@ -108,7 +108,7 @@ class Soak:
         """End the process of a function, whatever it is doing."""
         workers = _workers(self.emulator)
         if workers:
-            weights = [next(weight for part, weight in KILLED.items() if part in name) for _, name in workers]
+            weights = [next((weight for part, weight in KILLED.items() if part in name), 1) for _, name in workers]
             pid, name = self.rng.choices(workers, weights)[0]
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
