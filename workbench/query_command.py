@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from itertools import islice
 
@@ -20,6 +21,8 @@ from workbench.shown import shown
 
 # a terminal's worth
 MOST_SHOWN = 200
+# after comments; whatever else there is changes something
+_READS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:select|with|values|show|describe)\b", re.IGNORECASE | re.DOTALL)
 
 
 class QueryCommandError(RefusedError):
@@ -60,6 +63,10 @@ def query(
     if not sql:
         _list(questions.named(), as_json)
         return
+    if not _READS.match(sql):
+        raise QueryCommandError(
+            "only questions are asked here: begin with SELECT; what changes tables is the deployment's to do"
+        )
     _print(questions.ask(sql), as_json, as_csv)
 
 

@@ -416,10 +416,12 @@ class _DefaultCommandGroup(click.Group):
 
 
 def _start(_: click.Context, __: click.Parameter, text: str) -> datetime:
+    if text == "today":
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     try:
         return parse_time(text)
     except RefusedReadingError:
-        raise click.BadParameter(f"{text!r} is no time with a zone, such as 2026-01-05T00:00:00Z") from None
+        raise click.BadParameter(f"{text!r} is no time with a zone, such as 2026-01-05T00:00:00Z, nor today") from None
 
 
 def _kinds(_: click.Context, __: click.Parameter, text: str) -> tuple[FaultKind, ...]:
@@ -451,7 +453,7 @@ def simulate() -> None:
     metavar="TIME",
     default="2026-01-05T00:00:00Z",
     show_default=True,
-    help="The first minute.",
+    help="The first minute; `today` is this day's midnight, in UTC.",
 )
 @click.option(
     "--fault-free-days",

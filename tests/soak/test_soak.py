@@ -48,16 +48,16 @@ LIVE_FROM = STARTED_AT + timedelta(days=1)
 ENDS_AT = STARTED_AT + timedelta(days=DAYS)
 MISHAPS = {"refused": 0.01, "unanswered": 0.003}
 # clock seconds a second of the machine, while fewer events wait to be stored, and records on the stream are younger
-SPEEDS = ((1_000, 5.0, 600.0), (3_000, 15.0, 200.0), (6_000, 40.0, 60.0))
+SPEEDS = ((1_500, 20.0, 600.0), (4_000, 45.0, 200.0), (8_000, 90.0, 60.0))
 SLOWEST = 10.0
 # between two functions that are killed, of the machine's time
-KILL_SECONDS = 10.0
-# how often each is, the others once: a poll is followed by the next only at the machine's next minute, and an export that starts anew
-# every ten seconds never ends
+KILL_SECONDS = 12.0
+# how often each is, the others once: a poll is followed by the next only at the machine's next minute, and an export
+# that starts anew every ten seconds never ends
 KILLED = {"DetectAnomalies": 5, "WatchSensors": 5}
-STALE_MINUTES = 6 * 60
+STALE_MINUTES = 24 * 60
 # a claim whose sender was killed runs out after 90 s, and the next sweep takes it
-SETTLE_SECONDS = 260.0
+SETTLE_SECONDS = 200.0
 PROMISED = timedelta(minutes=10)
 CONSOLE = Console(width=120)
 STACK = SensorsSystem.stack("local")

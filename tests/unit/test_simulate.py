@@ -181,6 +181,15 @@ def test_what_cannot_be_simulated_is_refused(faults: Faults, days: float, says: 
         fleet(faults=faults, days=days)
 
 
+def test_today_begins_at_midnight_so_that_a_stage_takes_what_is_replayed(tmp_path: Path) -> None:
+    file = tmp_path / "today.csv.gz"
+    arguments = [str(file), "--sensors", "1", "--days", "1", "--faults-per-sensor", "0", "--start", "today"]
+    assert CliRunner().invoke(simulate, arguments).exit_code == 0
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    # the day may have changed meanwhile
+    assert midnight - read_readings(file).readings[0].measured_at in (timedelta(), timedelta(days=1))
+
+
 def test_a_start_without_a_zone_is_refused() -> None:
     with pytest.raises(SimulationError, match="no time zone"):
         simulate_fleet(sensors=1, days=1, seed=1, started_at=datetime(2026, 1, 5))  # noqa: DTZ001
