@@ -1,5 +1,6 @@
 """The documents: the site builds, and what they tell people to make can be made."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -8,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from stacks import stage
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -49,6 +52,39 @@ def test_a_link_to_a_file_leads_to_one(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("heading", "settings"),
+    [
+        ("The top of the file", stage.Stage),
+        ("`[functions]`", stage.Functions),
+        ("`[sensors]`", stage.Sensors),
+        ("`[sensors.sources.NAME]`", stage.Source),
+        ("`[sensors.contacts.NAME]`", stage.Contact),
+        ("`[sensors.page]`", stage.Page),
+        ("`[etl_jobs]`", stage.EtlJobs),
+        ("`[etl_jobs.fields]`", stage.LakeFields),
+        ("`[etl_jobs.tickets]`", stage.Tickets),
+    ],
+)
+def test_every_key_of_a_stage_file_is_written_down_with_its_default(heading: str, settings: type[BaseModel]) -> None:
+    page = (ROOT / "docs" / "stage-file.md").read_text()
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \| [^|?]+ \|$", section, re.MULTILINE))
+    # a table of its own is a section of its own
+    tables = {"functions", "sensors", "etl_jobs", "sources", "contacts", "page", "fields", "tickets"}
+    # a stage's name is its file's
+    keys = {name: field for name, field in settings.model_fields.items() if name not in tables | {"name"}}
+    assert rows.keys() == keys.keys()
+    for name, field in keys.items():
+        default = field.get_default(call_default_factory=True)
+        if field.is_required():
+            assert rows[name] == "required"
+        elif isinstance(default, bool | int | float) or (isinstance(default, str) and default):
+            assert rows[name] == f"`{json.dumps(default)}`"
+        else:
+            assert rows[name] in ("empty", "none", "all of them")
 
 
 @pytest.mark.parametrize("command", commands(of="make"))
