@@ -236,7 +236,7 @@ def _show(pipeline: str, status: Status, console: Console) -> None:
     for what in status.attention:
         console.print(f"[bold]![/bold] {shown(what)}", soft_wrap=True)
     if not status.attention:
-        console.print("Nothing needs you.")
+        console.print(f"Nothing of {pipeline.replace('_', ' ')} needs you.")
 
 
 def _told(value: object) -> str:

@@ -49,6 +49,7 @@ def test_the_commands_start_find_and_end_a_cloud(tmp_path: Path) -> None:
         return result.exit_code, result.output
 
     assert run("status")[0] == 1
+    assert run("env")[0] == 1
     code, said = run("up")
     assert code == 0
     running = json.loads(run("status", "--json")[1])["running"]
@@ -57,6 +58,7 @@ def test_the_commands_start_find_and_end_a_cloud(tmp_path: Path) -> None:
     assert "export AWS_DEFAULT_REGION=us-east-1\n" in said
     assert "export AWS_REGION=us-east-1\n" in said
     assert run("status")[0] == 0
+    assert run("env") == (0, said.partition("\n")[2])
 
     code, said = run("up")
     assert code == 1

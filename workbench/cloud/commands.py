@@ -9,7 +9,7 @@ import click
 
 from workbench.cloud.environment import client_environment
 from workbench.cloud.processes import EmbeddedCloud
-from workbench.cloud.state import CloudError
+from workbench.cloud.state import CloudError, Running
 
 _state = click.option(
     "--state",
@@ -36,6 +36,20 @@ def up(port: int, state: Path | None) -> None:
     except CloudError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"The embedded cloud runs at {running.url} (process {running.pid}). To use it:", err=True)
+    _export(running)
+
+
+@cloud.command()
+@_state
+def env(state: Path | None) -> None:
+    """Set another shell's environment for the cloud that runs: eval "$(overcut cloud env)"."""
+    running = EmbeddedCloud(state).status()
+    if running is None:
+        raise click.ClickException("no embedded cloud runs in this folder: `overcut cloud up` starts one")
+    _export(running)
+
+
+def _export(running: Running) -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
         click.echo(f"export {name}={client_environment(running.url)[name]}")
 
