@@ -1,8 +1,8 @@
 """Queries of a table in less than the time that a partition takes: ministack parses the key condition anew for each of
 its items, and a sensor's partition holds tens of thousands, of which detection asks for the newest ninety.
 
-A query on texts, in one of the two forms that Overcut asks with, is answered from a table that holds only those items of
-the partition that its key condition finds; everything else about it stays ministack's.
+A query on texts, in one of the two forms that Overcut asks with, is answered from a table that holds those items of the
+partition that its key condition finds; everything else about it stays ministack's.
 """
 
 import heapq
