@@ -24,11 +24,9 @@ from overcut.sensors.auditing import (
     percentile,
     runs_of,
 )
-from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import SILENCES, IncidentState, RunRule
 from overcut.sensors.layout import hour_of
-from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, RefusedReadingError, format_time, parse_time
 from stacks.stage import SensorsStage, read_stage
 from training.sensors.window import Measured, read_window
@@ -72,7 +70,6 @@ def audit_sensors(
     exported_until = min(until, hour_of(now - EXPORTED_AFTER))
     exported = {one.series.sensor_id: one for one in read_window(system.bucket, exported_until, exported_until - since)}
     incidents = _incidents(system, since, until)
-    models = _Models(system)
     names = sorted({sensor.sensor_id for sensor in system.sensors.all()} | by_sensor.keys() | exported.keys())
     for sensor_id in names:
         before = system.readings.before(sensor_id, since, WINDOW)
@@ -84,8 +81,8 @@ def audit_sensors(
         due = [reading for reading in stored if reading.measured_at < exported_until]
         rows = _rows(exported.get(sensor_id))
         compare_readings(audit, "readings due for export", "readings stored and not exported", due, rows)
-        cutoffs = [*system.cutoffs.as_of(sensor_id, since), *system.cutoffs.trained_after(sensor_id, since)]
-        runs = runs_of([*before, *stored], since, cutoffs, models, rule)
+        cutoffs = system.cutoffs.since(sensor_id, since)
+        runs = runs_of([*before, *stored], since, cutoffs, system.model, rule)
         runs = {kind: [run for run in found if run.completed < settled] for kind, found in runs.items()}
         mine = [known.incident for known in incidents[sensor_id] if not known.is_contradicted]
         compare_incidents(audit, sensor_id, runs, [one for one in mine if one.opened_at < settled])
@@ -96,19 +93,6 @@ def audit_sensors(
         compare_deliveries(audit, told, delivered)
     _measure_delays(audit, incidents, labels, since, settled)
     return audit
-
-
-class _Models:
-    """The models of cutoffs, each read once."""
-
-    def __init__(self, system: SensorsSystem) -> None:
-        self._bucket = system.bucket
-        self._models: dict[str, Model] = {}
-
-    def __call__(self, cutoff: Cutoff) -> Model:
-        if cutoff.model_key not in self._models:
-            self._models[cutoff.model_key] = load_model(self._bucket.get(cutoff.model_key))
-        return self._models[cutoff.model_key]
 
 
 def _incidents(system: SensorsSystem, since: datetime, until: datetime) -> defaultdict[str, list[KnownIncident]]:

@@ -18,7 +18,7 @@ from overcut.sensors.cutoffs import Cutoff, in_force
 from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import KINDS, IncidentState, RunRule
 from overcut.sensors.judging import Series, judge
-from overcut.sensors.models import Model, Score, load_model
+from overcut.sensors.models import Score
 from overcut.sensors.readings import Reading
 from overcut.sensors.silence import SourceSeen
 from stacks.stage import SensorsStage
@@ -119,8 +119,7 @@ def report_on_sensors(system: SensorsSystem, stage: SensorsStage, since: datetim
         reverse=True,
     )
     pictured = [known for known in incidents if known.incident.kind in KINDS][:MOST_PICTURES]
-    models: dict[str, Model] = {}
-    told = [_told(system, stage, known, models) for known in pictured]
+    told = [_told(system, stage, known) for known in pictured]
     sources = {name: (system.sources.get(name), system.bucket.seen(name)) for name in sorted(stage.sensors.sources)}
     drifts = _drifts(system, current, now)
     heard = {
@@ -169,29 +168,20 @@ def _is_of(known: KnownIncident, since: datetime) -> bool:
     return known.incident.last_anomalous_at >= since or known.incident.state is IncidentState.OPEN
 
 
-def _told(system: SensorsSystem, stage: SensorsStage, known: KnownIncident, models: dict[str, Model]) -> Told:
+def _told(system: SensorsSystem, stage: SensorsStage, known: KnownIncident) -> Told:
     """What was measured around an incident, scored as it was then."""
     one, rules = known.incident, stage.sensors
     first, last = one.first_anomalous_at - BEFORE, one.last_anomalous_at + AFTER
     before = system.readings.before(one.equipment.sensor_id, first, WINDOW)
     readings = system.readings.between(one.equipment.sensor_id, first, last)
-    cutoffs = [
-        *system.cutoffs.as_of(one.equipment.sensor_id, first),
-        *system.cutoffs.trained_after(one.equipment.sensor_id, first),
-    ]
-
-    def model(cutoff: Cutoff) -> Model:
-        if cutoff.model_key not in models:
-            models[cutoff.model_key] = load_model(system.bucket.get(cutoff.model_key))
-        return models[cutoff.model_key]
-
+    cutoffs = system.cutoffs.since(one.equipment.sensor_id, first)
     scores: list[float] = []
 
     def keep(score: Score | None) -> None:
         scores.append(score.anomaly_score if score else float("nan"))
 
     rule = RunRule(rules.consecutive_minutes, rules.recovery_minutes)
-    judge(Series.of([*before, *readings]), len(before), cutoffs, model, rule, keep)
+    judge(Series.of([*before, *readings]), len(before), cutoffs, system.model, rule, keep)
     in_view = [cutoff for cutoff in cutoffs if cutoff.effective_from <= last]
     return Told(known, readings, scores, sorted(in_view, key=lambda cutoff: cutoff.effective_from))
 

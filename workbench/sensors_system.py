@@ -23,7 +23,9 @@ from lambdas.sensors.stores import (
     incident_from_item,
 )
 from overcut import RefusedError
+from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.incidents import Incident
+from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage
 from workbench.deployed import DeployedPipeline
@@ -85,6 +87,16 @@ class SensorsSystem(DeployedPipeline):
     @cached_property
     def bucket(self) -> DataBucket:
         return DataBucket(self._client("s3"), self._outputs["DataBucket"])
+
+    def model(self, cutoff: Cutoff) -> Model:
+        """The model that a cutoff belongs to; read once."""
+        if cutoff.model_key not in self._models:
+            self._models[cutoff.model_key] = load_model(self.bucket.get(cutoff.model_key))
+        return self._models[cutoff.model_key]
+
+    @cached_property
+    def _models(self) -> dict[str, Model]:
+        return {}
 
     def start_polls(self) -> None:
         """Begin now what every source's schedule would begin within a minute."""

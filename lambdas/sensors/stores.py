@@ -377,6 +377,10 @@ class CutoffsStore:
         )
         return [_cutoff_from_item(item) for page in pages for item in page["Items"]]
 
+    def since(self, sensor_id: str, moment: datetime) -> list[Cutoff]:
+        """The sensor's cutoffs that readings from `moment` on may be judged by, in no order."""
+        return [*self.as_of(sensor_id, moment), *self.trained_after(sensor_id, moment)]
+
     def put(self, cutoffs: Iterable[Cutoff]) -> None:
         _write_all(self.client, self.table, map(_cutoff_item, cutoffs))
 

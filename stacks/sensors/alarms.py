@@ -1,10 +1,9 @@
 """Alarms about what the functions count, and about what must not stay away."""
 
 from aws_cdk import Duration
-from aws_cdk import aws_cloudwatch as cloudwatch
 
 from stacks.constructs.operations import Operations
-from stacks.sensors.alerting import Alerting
+from stacks.sensors.alerting import Alerting, spent_on_texts
 from stacks.sensors.training import Training
 from stacks.stage import SensorsStage
 
@@ -47,12 +46,9 @@ def add_alarms(operations: Operations, *, stage: SensorsStage, alerting: Alertin
         above=0,
         description="SNS took a text and did not deliver it: look at the topic's delivery log",
     )
-    spent = cloudwatch.Metric(
-        namespace="AWS/SNS", metric_name="SMSMonthToDateSpentUSD", statistic="Maximum", period=Duration.hours(1)
-    )
     operations.alarm(
         "SpendNearsLimit",
-        spent,
+        spent_on_texts(),
         above=MOST_SPENT * stage.sensors.text_spend_limit_usd,
         description="This month's texts cost nearly what the account may spend; at the limit SNS stops sending them",
     )

@@ -1,6 +1,7 @@
 """Alerting: the topic that texts maintenance staff."""
 
-from aws_cdk import CfnParameter
+from aws_cdk import CfnParameter, Duration
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -30,3 +31,10 @@ class Alerting(Construct):
                     filter_policy={"contact_id": sns.SubscriptionFilter.string_filter(allowlist=[contact_id])},
                 )
             )
+
+
+def spent_on_texts() -> cloudwatch.Metric:
+    """What the account has spent on texts this month, in US dollars, whoever sent them."""
+    return cloudwatch.Metric(
+        namespace="AWS/SNS", metric_name="SMSMonthToDateSpentUSD", statistic="Maximum", period=Duration.hours(1)
+    )

@@ -6,6 +6,7 @@ from constructs import Construct
 
 from stacks.constructs.dashboard import HEIGHT, WIDTH, PipelineDashboard, graph, newest_lines
 from stacks.constructs.operations import Operations
+from stacks.sensors.alerting import spent_on_texts
 from stacks.sensors.detection import Detection
 from stacks.sensors.incident_page import IncidentPage
 from stacks.sensors.ingestion import Ingestion
@@ -90,9 +91,6 @@ def add_dashboard(
             width=WIDTH // 2 - 4,
         ),
     )
-    spent = cloudwatch.Metric(
-        namespace="AWS/SNS", metric_name="SMSMonthToDateSpentUSD", statistic="Maximum", period=Duration.hours(1)
-    )
     dashboard.add_cost_and_health(
         [
             ingestion.poll_readings,
@@ -108,5 +106,5 @@ def add_dashboard(
             [storage.readings.metric_consumed_write_capacity_units(period=Duration.minutes(5))],
             width=WIDTH // 5,
         ),
-        graph("Texts this month (USD, all of the account)", [spent], width=WIDTH // 5),
+        graph("Texts this month (USD, all of the account)", [spent_on_texts()], width=WIDTH // 5),
     )

@@ -110,7 +110,7 @@ class Judge:
             if len(self._cutoffs) > MAX_SENSORS_REMEMBERED:
                 self._cutoffs.popitem(last=False)
         if not are_all and oldest < cutoffs[-1].effective_from:
-            return [*self._store.as_of(sensor_id, oldest), *self._store.trained_after(sensor_id, oldest)]
+            return self._store.since(sensor_id, oldest)
         return cutoffs
 
     def judge(self, series: Series, first: int, cutoffs: Sequence[Cutoff]) -> list[JudgedReading]:
