@@ -23,18 +23,22 @@ MINUTES = HOURS * 60
 FUNCTIONS = ("poll_readings", "detect_anomalies", "watch_sensors", "export_training_set")
 GB = 1e9
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: a whole core comes with 1,769 MB
-MEMORY_GB, SHARE_OF_A_CORE = 0.125, 128 / 1769
+MEMORY_MB, WHOLE_CORE_MB = dict.fromkeys(FUNCTIONS, 128) | {"detect_anomalies": 512}, 1_769
+# how readings are handed to detect_anomalies: so many lots side by side, each after so many seconds or readings
+LOTS, LOT_SECONDS, LOT_READINGS = 10, 20, 250
+# how long an instance of it relies on what it remembers of a sensor's readings, and of its cutoffs; and of how many
+READ_AGAIN_MINUTES, CUTOFFS_AGAIN_MINUTES, REMEMBERED = 30, 10, 5_000
 # what DynamoDB adds to an item that is stored
 ITEM_OVERHEAD_BYTES = 100
 # a table's capacity is scaled to be used to that part
-UTILIZATION = 0.7
+UTILIZATION = 0.9
 ALARMS = 16
 BUCKETS, RETENTION_DAYS, WINDOW_DAYS = 16, 30, 14
 # what is not counted but taken as given; in milliseconds, seconds, bytes, and units of DynamoDB
 ASSUMED = {
     "a call of AWS takes ms": 5.0,
     "a poll holds its stream for seconds": 61.0,
-    "Lambda looks for new readings, times a second and lot of ten": 4.0,
+    "instances of detect_anomalies that take turns": 2.0,
     "Lambda's own lines in the log, bytes an invocation": 400.0,
     "a training takes seconds": 300.0,
     "and for each sensor": 0.2,
@@ -73,15 +77,35 @@ class Bill:
 
     def counted(self, function: str, what: str) -> float:
         """How often a function asks for something in its period, a minute or an hour, with this many sensors."""
+        if function == "detect_anomalies":
+            cases = {case: self._counted(f"{function} minute, {case}", what) for case in self.shares}
+            cases["but for cutoffs"] -= cases["remembered"]
+            return sum(share * cases[case] for case, share in self.shares.items())
+        periods = next(iter(self.counts["fleets"].values()))
+        return self._counted(next(name for name in periods if name.startswith(function)), what)
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Of the readings: how they find what detect_anomalies remembers of their sensors."""
+        instances = ASSUMED["instances of detect_anomalies that take turns"]
+        fits = self.sensors <= REMEMBERED
+        anew = min(1.0, instances / READ_AGAIN_MINUTES) if fits else 1.0
+        return {
+            "read anew": anew,
+            "one missed": (1 - anew) * (1 - 1 / instances),
+            "remembered": (1 - anew) / instances,
+            "but for cutoffs": min(1.0, instances / CUTOFFS_AGAIN_MINUTES) if fits else 1.0,
+        }
+
+    def _counted(self, period: str, what: str) -> float:
         few, many = sorted(map(int, self.counts["fleets"]))
-        period = next(name for name in self.counts["fleets"][str(few)] if name.startswith(function))
         at_few, at_many = (self.counts["fleets"][str(fleet)][period].get(what, 0.0) for fleet in (few, many))
         if what in {"cpu_ms", "exported_bytes"}:
             # two of these differ by chance as well: what the larger fleet takes is shared out
             return float(at_many * self.sensors / many)
         a_sensor = (at_many - at_few) / (many - few)
         value = at_few + a_sensor * (self.sensors - few)
-        times = self.sources if function == "poll_readings" else 1
+        times = self.sources if period.startswith("poll_readings") else 1
         # what is the fleet's own is there once a source
         return float(max(0.0, value + (times - 1) * (at_few - a_sensor * few)))
 
@@ -91,11 +115,11 @@ class Bill:
 
     @cached_property
     def invocations(self) -> dict[str, float]:
-        """A month's, by function. Readings wait for each other only where Lambda finds several at once."""
-        looked_for = 60 * 10 * ASSUMED["Lambda looks for new readings, times a second and lot of ten"]
+        """A month's, by function. Readings of a lot wait for each other."""
         counted = {name: self.counted(name, "invocations") for name in FUNCTIONS}
         counted["poll_readings"] = self.sources
-        counted["detect_anomalies"] = min(counted["detect_anomalies"], looked_for)
+        lots = max(LOTS * 60 / LOT_SECONDS, self.sensors / LOT_READINGS)
+        counted["detect_anomalies"] = min(self.sensors, lots)
         return {name: number * _periods(name) for name, number in counted.items()}
 
     @cached_property
@@ -133,15 +157,14 @@ class Bill:
         number = sum(self.invocations.values())
         yield Line("Lambda", "invocations", number, number / 1e6 * price["requests_million"])
         for function in FUNCTIONS:
-            seconds = self._seconds(function)
-            usd = seconds * MEMORY_GB * price["gb_second_arm64"]
-            yield Line("Lambda", f"{function}, GB-seconds", seconds * MEMORY_GB, usd)
+            gb_seconds = self._seconds(function) * MEMORY_MB[function] / 1024
+            yield Line("Lambda", f"{function}, GB-seconds", gb_seconds, gb_seconds * price["gb_second_arm64"])
 
     def _seconds(self, function: str) -> float:
-        """How long a function runs in a month: its own work at a 128 MB function's share of a core, and its calls."""
+        """How long a function runs in a month: its own work at its share of a core, and its calls."""
         if function == "poll_readings":
             return self.invocations[function] * ASSUMED["a poll holds its stream for seconds"]
-        work = self.counted(function, "cpu_ms") / SHARE_OF_A_CORE
+        work = self.counted(function, "cpu_ms") * WHOLE_CORE_MB / MEMORY_MB[function]
         calls = self.counted(function, "calls") * ASSUMED["a call of AWS takes ms"]
         return (work + calls) / 1000 * _periods(function)
 
@@ -183,14 +206,11 @@ class Bill:
     def _observability(self) -> Iterator[Line]:
         price = self.prices["cloudwatch"]
         own = sum(self.invocations.values()) * ASSUMED["Lambda's own lines in the log, bytes an invocation"]
-        # several readings of one invocation leave one line
-        merged = self.invocations["detect_anomalies"] / max(
-            1.0, self.counted("detect_anomalies", "invocations") * MINUTES
-        )
-        told = sum(
-            self.counted(name, "log_bytes") * _periods(name) * (merged if name == "detect_anomalies" else 1.0)
-            for name in FUNCTIONS
-        )
+        # however many readings an invocation has, they leave one line
+        times = {name: _periods(name) for name in FUNCTIONS} | {
+            "detect_anomalies": self.invocations["detect_anomalies"]
+        }
+        told = sum(self.counted(name, "log_bytes") * times[name] for name in FUNCTIONS)
         logged = (own + told) / GB
         yield Line("CloudWatch", "logs, GB", logged, logged * price["logs_gb"])
         metrics = len(self.counts["metrics"])

@@ -60,8 +60,12 @@ WRITE_BATCH = 25  # the most that BatchWriteItem takes
 TRANSACTION = 100  # the most that TransactWriteItems takes
 # of a whole table: as Python objects items are many times the size of what is sent, and a function has little memory
 _SMALL_PAGES: Any = {"PageSize": 200}
+# readings that come at once, as a rule
+_FEW = 3
 # sorts after every key that begins with a time
 _LAST = "~"
+# before the kind, in a head's key
+_HEAD = "head#"
 
 Thing = TypeVar("Thing")
 
@@ -149,6 +153,25 @@ class ReadingsStore:
             Limit=count,
         )
         return list(islice(newest_first, count))[::-1]
+
+    def around(self, sensor_id: str, first: datetime, last: datetime, before: int) -> tuple[list[Reading], int]:
+        """A sensor's readings from `first` to `last`, both inclusive, after the last `before` ones before that, in
+        order; and how many those are. It takes one query where only a few are between `first` and `last`."""
+        newest_first = self._query(
+            KeyConditionExpression="sensor_id = :s AND measured_at <= :b",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":b": {"S": format_time(last)}},
+            ScanIndexForward=False,
+            Limit=before + _FEW,
+        )
+        found: list[Reading] = []
+        earlier = 0
+        for reading in newest_first:
+            if reading.measured_at < first:
+                if earlier == before:
+                    break
+                earlier += 1
+            found.append(reading)
+        return found[::-1], earlier
 
     def _query(self, **query: Any) -> Iterator[Reading]:
         for page in self.client.get_paginator("query").paginate(TableName=self.table, ConsistentRead=True, **query):
@@ -684,6 +707,16 @@ class IncidentsStore:
         """The sensor's head as of now."""
         answer = self.client.get_item(TableName=self.table, Key=_head_key(sensor_id, kind), ConsistentRead=True)
         return _head_from_item(answer["Item"]) if "Item" in answer else None
+
+    def heads(self, sensor_id: str) -> dict[str, Head]:
+        """The sensor's heads as of now, by kind."""
+        answer = self.client.query(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="sensor_id = :s AND begins_with(opened_at, :head)",
+            ExpressionAttributeValues={":s": {"S": sensor_id}, ":head": {"S": _HEAD}},
+        )
+        return {item["opened_at"]["S"].removeprefix(_HEAD): _head_from_item(item) for item in answer["Items"]}
 
     def open(self, incident: Incident, change: Change) -> None:
         """Put a new incident and move the head to it, both or neither.
@@ -1252,7 +1285,7 @@ def _contact_key(contact_id: str, entry: str) -> Attributes:
 
 
 def _head_key(sensor_id: str, kind: str) -> Attributes:
-    return to_attributes({"sensor_id": sensor_id, "opened_at": f"head#{kind}"})
+    return to_attributes({"sensor_id": sensor_id, "opened_at": f"{_HEAD}{kind}"})
 
 
 def _head_item(sensor_id: str, kind: str, head: Head) -> Attributes:

@@ -58,13 +58,14 @@ def log_group(scope: Construct, construct_id: str, stage: Stage) -> logs.LogGrou
 
 
 class PipelineFunction(lambda_.Function):
-    """A function of 128 MB, bundled without Docker, whose folder, import path and handler string are one name.
+    """A function, bundled without Docker, whose folder, import path and handler string are one name.
 
     Its role may write its own log and nothing else until something is granted.
 
     Args:
         pipeline, function: `lambdas/<pipeline>/<function>/handler.py` holds its handler.
         environment: the fields of the handler's `Settings`, but for `stage`.
+        memory_mb: what Lambda gives it, and a share of a core with it: a whole one with 1,769.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class PipelineFunction(lambda_.Function):
         environment: Mapping[str, str],
         retry_attempts: int | None = None,
         max_event_age: Duration | None = None,
+        memory_mb: int = MEMORY_MB,
     ) -> None:
         logs_to = log_group(scope, f"{construct_id}Logs", stage)
         role = iam.Role(scope, f"{construct_id}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
@@ -90,7 +92,7 @@ class PipelineFunction(lambda_.Function):
             construct_id,
             runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=_ARCHITECTURES.get(stage.functions.platform, lambda_.Architecture.X86_64),
-            memory_size=MEMORY_MB,
+            memory_size=memory_mb,
             timeout=timeout,
             description=description,
             handler=f"lambdas.{pipeline}.{function}.handler.handler",

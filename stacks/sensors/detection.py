@@ -23,6 +23,12 @@ from stacks.sensors.storage import Storage
 from stacks.stage import SensorsStage
 
 DETECT_TIMEOUT = Duration.seconds(60)
+# a reading costs as much as with 128 MB, since a function is as fast as it is large; and a storm is over sooner
+DETECT_MEMORY_MB = 512
+# of each shard, side by side
+DETECT_LOTS = 10
+# what comes meanwhile is judged at once: each invocation costs more than the readings in it
+DETECT_WINDOW = Duration.seconds(20)
 # a claimed text is owed again when its sender cannot live any longer
 CLAIM_SECONDS = 90
 
@@ -79,6 +85,7 @@ class Detection(Construct):
             function="detect_anomalies",
             description="Judges readings, opens incidents and texts about them",
             timeout=DETECT_TIMEOUT,
+            memory_mb=DETECT_MEMORY_MB,
             environment={
                 "READINGS_TABLE": storage.readings.table_name,
                 "SENSORS_TABLE": storage.sensors.table_name,
@@ -112,8 +119,9 @@ class Detection(Construct):
             event_sources.DynamoEventSource(
                 storage.readings,
                 starting_position=lambda_.StartingPosition.TRIM_HORIZON,
-                batch_size=100,
-                parallelization_factor=10,
+                batch_size=250,
+                max_batching_window=DETECT_WINDOW,
+                parallelization_factor=DETECT_LOTS,
                 bisect_batch_on_error=True,
                 max_record_age=Duration.hours(6),
                 on_failure=FailuresToBucket(storage.bucket),

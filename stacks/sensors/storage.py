@@ -10,6 +10,8 @@ from stacks.stage import CapacityUnits, SensorsStage
 
 # the exporter and a cold detector read the Readings table; both in bursts
 READ_UNITS = CapacityUnits(minimum=25, maximum=2_000)
+# a reading a minute of each sensor is the same at any hour, and DynamoDB keeps five minutes of what was not used
+UTILIZATION_PERCENT = 90
 
 
 class Storage(Construct):
@@ -62,4 +64,4 @@ class Storage(Construct):
 
 def _scale(auto_scale: Callable[..., dynamodb.IScalableTableAttribute], units: CapacityUnits) -> None:
     attribute = auto_scale(min_capacity=units.minimum, max_capacity=units.maximum)
-    attribute.scale_on_utilization(target_utilization_percent=70)
+    attribute.scale_on_utilization(target_utilization_percent=UTILIZATION_PERCENT)

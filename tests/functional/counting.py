@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 
 from lambdas.sensors.detect_anomalies import handler as detecting
+from lambdas.sensors.detect_anomalies.detection import MAX_MEASURES_REMEMBERED
+from lambdas.sensors.detect_anomalies.histories import Remembered
 from lambdas.sensors.export_training_set import handler as exporting
 from lambdas.sensors.poll_readings import handler as polling_handler
 from lambdas.sensors.poll_readings import polling
@@ -36,7 +39,7 @@ from tests.functional.test_detect_anomalies import NOON, USUAL, Plant
 from workbench.cost import FUNCTIONS
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-BUCKETS, DETECTED = 16, 5
+BUCKETS = 16
 Counts = dict[str, float]
 
 
@@ -179,15 +182,24 @@ class Fleet:
     def count(self) -> dict[str, Counts]:
         """By function and period, what one period takes; what a function does once in its life is left out."""
         self._poll(0)
-        self._detect(self._events(0))
+        self._detect(self._event(0))
         self._watch(1)
         counted = {"poll_readings minute": self._metered(lambda: self._poll(1))}
-        events = self._events(1)
-        few = self._metered(lambda: self._detect(events))
-        counted |= {
-            "detect_anomalies minute": {name: round(n * len(self._ids) / DETECTED, 1) for name, n in few.items()},
-            "watch_sensors minute": self._metered(lambda: self._watch(2)),
-        }
+        detector = detecting.dependencies().detector
+        detector._read_at.clear()
+        for case, minutes in {
+            "read anew": (),
+            "one missed": (2, 3),
+            "remembered": (4,),
+            "but for cutoffs": (5,),
+        }.items():
+            for minute in minutes:
+                self._poll(minute)
+            if case == "but for cutoffs":
+                detector._judge._cutoffs = Remembered(MAX_MEASURES_REMEMBERED)
+            event = self._event(max(minutes, default=1))
+            counted[f"detect_anomalies minute, {case}"] = self._metered(partial(self._detect, event))
+        counted["watch_sensors minute"] = self._metered(lambda: self._watch(6))
         # the hour before noon lies in the history, and the one before it is exported
         for bucket in range(BUCKETS):
             self._plant.cloud.pending.set_exported_until(bucket, NOON - 2 * HOUR)
@@ -233,21 +245,14 @@ class Fleet:
             polling_handler.handler(source, context)  # type: ignore[arg-type]
         return 1
 
-    def _events(self, minute: int) -> list[dict[str, Any]]:
-        """Of a few sensors: each reading by itself takes the same."""
-        written_at = NOON + (minute + 1) * MINUTE
-        return [
-            stream_event(self._plant.cloud, [self._reading(one, minute)], written_at=written_at)
-            for one in self._ids[:DETECTED]
-        ]
+    def _event(self, minute: int) -> dict[str, Any]:
+        readings = [self._reading(one, minute) for one in self._ids]
+        return stream_event(self._plant.cloud, readings, written_at=NOON + (minute + 1) * MINUTE)
 
     @staticmethod
-    def _detect(events: list[dict[str, Any]]) -> int:
-        """Each reading by itself, its history read: Lambda gives a sensor no instance of its own."""
-        for event in events:
-            detecting.dependencies().detector._histories._of.clear()
-            detecting.handler(event, None)
-        return len(events)
+    def _detect(event: Mapping[str, Any]) -> int:
+        detecting.handler(event, None)
+        return 1
 
     def _watch(self, minute: int) -> int:
         self._plant.watch(NOON + minute * MINUTE)

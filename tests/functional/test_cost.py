@@ -6,17 +6,20 @@
 import json
 import os
 import tomllib
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from lambdas.sensors.detect_anomalies.detection import MAX_MEASURES_REMEMBERED, READ_AGAIN_AFTER
+from overcut.sensors.cutoffs import CACHE_FOR
 from stacks.stage import Sensors
 from tests.conftest import resources_of, synthesized
 from tests.functional import test_detect_anomalies
 from tests.functional.counting import BUCKETS, Fleet
 from tests.functional.test_detect_anomalies import Plant
+from tests.infrastructure.templates import functions_of
 from workbench import cost
 from workbench.cli import main
 
@@ -67,9 +70,9 @@ def test_the_bill_is_what_is_counted_times_what_it_costs() -> None:
     # one poll holds the stream at any moment, of 128 MB
     polling = 43_800 * 61 * 0.125 * 0.0000133334
     assert usd["Lambda", "poll_readings, GB-seconds"] == pytest.approx(polling)
-    # 5,000 / 60 writes a second, at seven tenths of what is provisioned; and the reads
-    reads = found.a_month("readings_reads") / (730 * 3600) / 0.7
-    assert found.readings_provisioned == pytest.approx(730 * (5_000 / 60 / 0.7 * 0.00065 + reads * 0.00013))
+    # 5,000 / 60 writes a second, at nine tenths of what is provisioned; and the reads
+    reads = found.a_month("readings_reads") / (730 * 3600) / 0.9
+    assert found.readings_provisioned == pytest.approx(730 * (5_000 / 60 / 0.9 * 0.00065 + reads * 0.00013))
     assert found.total == pytest.approx(sum(line.usd for line in found.lines))
 
 
@@ -88,8 +91,17 @@ def test_two_sources_are_polled_twice_and_sensors_are_not_counted_twice() -> Non
     assert two.a_month("other_writes") > one.a_month("other_writes")
 
 
-def test_alarms_and_buckets_are_those_of_the_stack() -> None:
-    assert len(resources_of(synthesized("local"), "AWS::CloudWatch::Alarm")) == cost.ALARMS
+def test_what_the_bill_knows_of_the_stack_is_as_there() -> None:
+    template = synthesized("local")
+    assert len(resources_of(template, "AWS::CloudWatch::Alarm")) == cost.ALARMS
+    functions = functions_of(template)
+    assert {name: functions[f"sensors.{name}"]["MemorySize"] for name in cost.FUNCTIONS} == cost.MEMORY_MB
+    (stream,) = resources_of(template, "AWS::Lambda::EventSourceMapping").values()
+    lots = stream["ParallelizationFactor"], stream["MaximumBatchingWindowInSeconds"], stream["BatchSize"]
+    assert lots == (cost.LOTS, cost.LOT_SECONDS, cost.LOT_READINGS)
+    assert timedelta(minutes=cost.READ_AGAIN_MINUTES) == READ_AGAIN_AFTER
+    assert timedelta(minutes=cost.CUTOFFS_AGAIN_MINUTES) == CACHE_FOR
+    assert cost.REMEMBERED == MAX_MEASURES_REMEMBERED
     assert cost.BUCKETS == BUCKETS == Sensors.model_fields["export_buckets"].default
     assert Sensors.model_fields["retention_days"].default == cost.RETENTION_DAYS
     assert Sensors.model_fields["training_window_days"].default == cost.WINDOW_DAYS

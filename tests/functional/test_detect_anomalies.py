@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, partialmethod
+from functools import cache, partial, partialmethod
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -1089,7 +1089,7 @@ def test_what_made_an_incident_gives_its_score_again_bit_for_bit(plant: Plant, f
 def reads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by a name with every read of the Readings table."""
     reads: list[str] = []
-    for name in ("before", "between", "since"):
+    for name in ("around", "before", "between", "since"):
 
         def counted(self: stores.ReadingsStore, *given: Any, _name: str = name, _real: Any = None) -> Any:
             reads.append(_name)
@@ -1101,21 +1101,65 @@ def reads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return reads
 
 
-def test_a_quiet_sensor_is_read_once_in_ten_minutes(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_sensor_is_read_once_in_half_an_hour(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     add_cold_room(plant)
     reads = reads_of(monkeypatch)
     one_by_one(plant, cold(0, 0))
-    assert sorted(reads) == ["before", "between"]
-    one_by_one(plant, cold(1, 9))
-    plant.deliver(cold(5, 9))  # nor when they come again
-    assert sorted(reads) == ["before", "between"]
-    one_by_one(plant, cold(10, 10))
-    assert sorted(reads) == ["before", "before", "between", "between"]
-    one_by_one(plant, cold(11, 15))
-    assert len(reads) == 4
+    assert reads == ["around"]
+    one_by_one(plant, cold(1, 29))
+    plant.deliver(cold(25, 29))  # nor when they come again
+    assert reads == ["around"]
+    one_by_one(plant, cold(30, 30))
+    assert reads == ["around"] * 2
+    one_by_one(plant, cold(31, 35))
+    assert len(reads) == 2
     cold_start()
-    one_by_one(plant, cold(16, 16))
-    assert len(reads) == 6
+    one_by_one(plant, cold(36, 36))
+    assert len(reads) == 3
+
+
+def take_turns(monkeypatch: pytest.MonkeyPatch, instances: int) -> None:
+    """Each batch goes to the next of so many instances, each of which remembers only what it was handed."""
+    made = []
+    for _ in range(instances):
+        cold_start()
+        made.append(detecting.dependencies())
+    monkeypatch.setattr(detecting, "dependencies", partial(next, itertools.cycle(made)))
+
+
+def test_of_instances_that_take_turns_each_reads_only_what_it_missed(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_cold_room(plant)
+    with monkeypatch.context() as patched:
+        take_turns(patched, 3)
+        reads = reads_of(patched)
+        one_by_one(plant, cold(0, 2))
+        assert reads == ["around"] * 3
+        one_by_one(plant, cold(3, 8))
+        assert reads == ["around"] * 3 + ["between"] * 6
+
+
+@pytest.mark.parametrize("fault", ["step", "stuck"])
+def test_instances_that_take_turns_decide_as_one_does(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Wherever the fault begins, and whoever is handed the reading that completes its run."""
+    found = []
+    for instances in (1, 2, 3, 7):
+        sensor_id = f"s{instances}"
+        add_cold_room(plant, sensor_id, site=f"Plant {instances}")
+        with monkeypatch.context() as patched:
+            take_turns(patched, instances)
+            readings = cold(0, 2, sensor_id)
+            readings += cold(3, 8, sensor_id, warmer=STEP) if fault == "step" else stuck(3, 18, sensor_id)
+            last = len(readings)
+            for reading in [*readings, *cold(last, last + 40, sensor_id)]:
+                plant.arrive([reading])
+        found.append(anonymous(plant.incidents(sensor_id)))
+    (incident,) = found[0]
+    assert incident.recovered_at is not None
+    assert found == [found[0]] * len(found)
 
 
 def anonymous(incidents: Sequence[Incident]) -> list[Incident]:

@@ -2,13 +2,14 @@
 
 import json
 import time
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import boto3
 import numpy as np
@@ -20,8 +21,11 @@ from lambdas.runtime.attributes import from_attribute, from_attributes, to_attri
 from lambdas.runtime.clients import small_clients
 from lambdas.runtime.clock import ClockFace, FileClock, SystemClock, clock_from
 from lambdas.runtime.settings import SettingsError, environment_keys, load_settings
-from lambdas.sensors.detect_anomalies.histories import Histories, History
-from overcut.sensors.features import WINDOW
+from lambdas.sensors.detect_anomalies.detection import MAX_MEASURES_REMEMBERED
+from lambdas.sensors.detect_anomalies.histories import Histories, History, Remembered
+from lambdas.sensors.stores import dump_cutoffs, load_cutoffs
+from overcut.sensors.cutoffs import Cutoff, Usual, UsualRange
+from overcut.sensors.features import WINDOW, Feature
 from overcut.sensors.incidents import JudgedReading
 from overcut.sensors.judging import Series
 from overcut.sensors.readings import Reading
@@ -351,6 +355,33 @@ def test_the_sensor_that_was_seen_longest_ago_is_forgotten() -> None:
     assert not goes_on("b", 100)
     assert goes_on("a", 101)
     assert goes_on("c", 100)
+
+
+def test_a_sensor_takes_as_much_room_as_it_has_measures() -> None:
+    remembered = Remembered[str](5)
+    for sensor_id, measures in (("a", 1), ("b", 3), ("c", 1), ("b", 2), ("d", 2)):
+        remembered.put(sensor_id, sensor_id.upper(), measures)
+    assert [remembered.get(sensor_id) for sensor_id in "abcde"] == [None, "B", "C", "D", None]
+
+
+@pytest.mark.parametrize("measures", [1, 3])
+def test_what_a_detector_remembers_fits_its_memory(measures: int) -> None:
+    """With two cutoffs of each sensor, as after a training: at most a third of 128 MB."""
+    names = ["temperature", "humidity", "power"][:measures]
+    readings = [Reading("a", NOON + k * MINUTE, dict.fromkeys(names, 4.0 + k / 10)) for k in range(WINDOW + 4)]
+    features = {feature: Usual(4.0, 1.5, 2.5) for feature in get_args(Feature)}
+    ranges = tuple(UsualRange(name, 3.0, 5.0, 0.5, features, features) for name in names)
+    cutoff = Cutoff("a", NOON, NOON, "cohort", "1", 1.0, 0.5, 0.1, 2.5, MINUTE, 1_000, 9, ranges)
+    stored = dump_cutoffs([cutoff, replace(cutoff, trained_at=NOON + MINUTE)])
+    histories, cutoffs = Histories(MAX_MEASURES_REMEMBERED), Remembered[list[Cutoff]](MAX_MEASURES_REMEMBERED)
+    tracemalloc.start()
+    for number in range(MAX_MEASURES_REMEMBERED // measures // 20):
+        put(histories, readings, verdicts(readings[-5:]), f"sensor-{number}")
+        cutoffs.put(f"sensor-{number}", load_cutoffs(stored), measures)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert histories.newest("sensor-0") is not None
+    assert 5 < 20 * taken / 2**20 < 128 / 3
 
 
 @given(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from lambdas.runtime.clock import Clock
-from lambdas.sensors.detect_anomalies.histories import Histories, History
+from lambdas.sensors.detect_anomalies.histories import GAP, Histories, History, Remembered
 from lambdas.sensors.stores import CutoffsStore, DataBucket, HeadMovedError, IncidentsStore, ReadingsStore, SensorsStore
 from overcut.sensors.alerts import (
     Budget,
@@ -42,9 +42,13 @@ from overcut.sensors.judging import Series, explain, judge
 from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, format_time
 
-# what is remembered of a sensor with three measures takes 3 KB, and 4 for each cutoff; a model takes 1 MB
-MAX_SENSORS_REMEMBERED = 800
+# what is remembered of a sensor with one measure takes 2 KB, and 1.5 for each cutoff; with three 3 to 4 KB, and 3.5
+MAX_MEASURES_REMEMBERED = 5_000
+# a model takes 1 MB
 MAX_MODELS_REMEMBERED = 20
+# what is remembered of a sensor's readings is read again after so long, since another instance may have been handed a
+# correction of them
+READ_AGAIN_AFTER = timedelta(minutes=30)
 # cutoffs are remembered that were in force so long ago; what older readings are judged by is looked up
 CUTOFFS_REACH = timedelta(hours=3)
 MAX_DECISIONS = 5
@@ -95,20 +99,19 @@ class Judge:
         self._store = cutoffs
         self._bucket = bucket
         self._rule = rule
-        self._cutoffs: OrderedDict[str, tuple[datetime, list[Cutoff], bool]] = OrderedDict()
+        self._cutoffs = Remembered[tuple[datetime, list[Cutoff], bool]](MAX_MEASURES_REMEMBERED)
         self._models: OrderedDict[str, Model] = OrderedDict()
 
     def cutoffs(self, sensor_id: str, oldest: datetime, now: datetime) -> list[Cutoff]:
         """The sensor's cutoffs that readings from `oldest` on may be judged by."""
-        fetched_at, cutoffs, are_all = self._cutoffs.get(sensor_id, (now - 2 * CACHE_FOR, [], True))
+        fetched_at, cutoffs, are_all = self._cutoffs.get(sensor_id) or (now - 2 * CACHE_FOR, [], True)
         if abs(now - fetched_at) >= CACHE_FOR:
             newest = self._store.newest(sensor_id, 3)
             older = [k for k, cutoff in enumerate(newest) if cutoff.effective_from <= now - CUTOFFS_REACH]
             cutoffs = newest[: older[0] + 1] if older else newest
             are_all = len(cutoffs) == len(newest) < 3
-            self._cutoffs[sensor_id] = (now, cutoffs, are_all)
-            if len(self._cutoffs) > MAX_SENSORS_REMEMBERED:
-                self._cutoffs.popitem(last=False)
+            measures = max((len(cutoff.ranges) for cutoff in cutoffs), default=0)
+            self._cutoffs.put(sensor_id, (now, cutoffs, are_all), max(1, measures))
         if not are_all and oldest < cutoffs[-1].effective_from:
             return self._store.since(sensor_id, oldest)
         return cutoffs
@@ -161,7 +164,7 @@ class Detector:
         self._rule = rule
         self._alert_rules = alert_rules
         self._outcomes = outcomes
-        self._histories = Histories(MAX_SENSORS_REMEMBERED)
+        self._histories = Histories(MAX_MEASURES_REMEMBERED)
         self._read_at: dict[str, datetime] = {}
 
     def detect(self, arrivals: Sequence[Arrival], wall_now: int) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
@@ -223,14 +226,13 @@ class Detector:
     def _remembered(
         self, sensor_id: str, new: Sequence[Reading], cutoffs: Sequence[Cutoff], interval: timedelta
     ) -> History | None:
-        """The sensor's history with the new readings judged; None when it must be read: from time to time in any case,
-        since another instance may have been handed a correction of what is remembered here."""
-        if len(self._read_at) > MAX_SENSORS_REMEMBERED:
+        """The sensor's history with the new readings judged; None when it must be read."""
+        if len(self._read_at) > MAX_MEASURES_REMEMBERED:
             self._read_at.clear()
         read_at = self._read_at.get(sensor_id)
-        if read_at is None or abs(self._clock.now() - read_at) >= CACHE_FOR:
+        if read_at is None or abs(self._clock.now() - read_at) >= READ_AGAIN_AFTER:
             return None
-        history = self._histories.extended(sensor_id, new, interval)
+        history = self._histories.extended(sensor_id, self._since_remembered(sensor_id, new, interval), interval)
         if history is None:
             return None
         judged = self._judge.judge(history.series, history.first_new, cutoffs)
@@ -240,6 +242,13 @@ class Detector:
         ahead = sum(time >= new[0].measured_at.timestamp() for time in history.series.times)
         window = [*history.window(), *judged][-max(self._rule.history_needed(interval), ahead) :]
         return self._histories.put(sensor_id, history.series, window, interval=interval, is_quiet=history.is_quiet)
+
+    def _since_remembered(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> Sequence[Reading]:
+        """The new readings, and before them those that another instance was handed since the last remembered one."""
+        newest = self._histories.newest(sensor_id)
+        if newest is None or new[0].measured_at - newest <= GAP * interval:
+            return new
+        return self._readings.between(sensor_id, newest + timedelta(seconds=1), new[-1].measured_at)
 
     def _is_quiet(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> bool:
         """Whether there is nothing to decide about new readings, from as little as tells that: no run is in sight, and
@@ -254,9 +263,9 @@ class Detector:
             begins = next((one.is_anomaly for one in verdicts if one.is_anomaly is not None), False)
             if begins or find_runs(verdicts, interval, self._rule):
                 return False
-            head = self._incidents.head(sensor_id, kind)
-            if head and (head.is_open or judged[0].measured_at <= head.last_anomalous_at):
-                return False
+        heads = self._incidents.heads(sensor_id).values()
+        if any(head.is_open or judged[0].measured_at <= head.last_anomalous_at for head in heads):
+            return False
         self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=True)
         self._read_at[sensor_id] = self._clock.now()
         return True
@@ -281,9 +290,8 @@ class Detector:
         longer look ahead would make a backlog slower the longer it is.
         """
         ahead = self._rule.recovery + (WINDOW + 2 * self._rule.readings_needed(interval)) * interval
-        earlier = self._readings.before(sensor_id, first, before + WINDOW - 1)
-        readings = [*earlier, *self._readings.between(sensor_id, first, last + ahead)]
-        return Series.of(readings), max(0, len(earlier) - before)
+        readings, earlier = self._readings.around(sensor_id, first, last + ahead, before + WINDOW - 1)
+        return Series.of(readings), max(0, earlier - before)
 
     def _cutoffs(self, sensor_id: str, oldest: datetime) -> list[Cutoff]:
         return self._judge.cutoffs(sensor_id, oldest, self._clock.now())

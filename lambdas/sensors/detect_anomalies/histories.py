@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import JudgedReading
 from overcut.sensors.judging import Series
 from overcut.sensors.readings import Reading
 
+Value = TypeVar("Value")
+
 _ANOMALY, _STUCK = 1, 2
+# of intervals: in a longer time, a reading may be missing
+GAP = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +53,45 @@ class History:
         ]
 
 
+class Remembered(Generic[Value]):
+    """What is known of sensors; of what was put longest ago nothing, once they measure more than `capacity` things."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._measures = 0
+        self._of: OrderedDict[str, tuple[Value, int]] = OrderedDict()
+
+    def get(self, sensor_id: str) -> Value | None:
+        value, _ = self._of.get(sensor_id, (None, 0))
+        return value
+
+    def put(self, sensor_id: str, value: Value, measures: int) -> None:
+        """Remember this of a sensor, in the place of what is known."""
+        self.forget(sensor_id)
+        self._of[sensor_id] = value, measures
+        self._measures += measures
+        while self._measures > self._capacity:
+            self.forget(next(iter(self._of)))
+
+    def forget(self, sensor_id: str) -> None:
+        _, measures = self._of.pop(sensor_id, (None, 0))
+        self._measures -= measures
+
+
 class Histories:
-    """The histories of at most `capacity` sensors.
+    """The histories of sensors that measure at most `capacity` things.
 
     A history is used only while nothing in its span can be missing: an interval without a reading may have been filled
     by another instance meanwhile. A reading without a verdict is as if it were missing.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._of: OrderedDict[str, History] = OrderedDict()
+        self._of = Remembered[History](capacity)
+
+    def newest(self, sensor_id: str) -> datetime | None:
+        """When the last remembered reading was measured."""
+        remembered = self._of.get(sensor_id)
+        return datetime.fromtimestamp(remembered.series.times[-1], UTC) if remembered else None
 
     def extended(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> History | None:
         """What is remembered with `new` readings after it that have no verdict yet; None when it must be read instead.
@@ -68,11 +102,12 @@ class Histories:
         Args:
             new: sorted by time.
         """
-        remembered = self._of.pop(sensor_id, None)
+        remembered = self._of.get(sensor_id)
+        self._of.forget(sensor_id)
         if remembered is None:
             return None
         times, values = remembered.series.times, remembered.series.values
-        widest = 1.5 * interval.total_seconds()
+        widest = GAP * interval.total_seconds()
         added: list[Reading] = []
         last = times[-1]
         for reading in new:
@@ -104,11 +139,11 @@ class Histories:
         Args:
             judged: the verdicts on the last readings of the series.
         """
-        self._of.pop(sensor_id, None)
+        self._of.forget(sensor_id)
         begin = max(0, len(series.times) - max(len(judged), WINDOW - 1))
         times = array("q", series.times[begin:])
         values = {measure: array("d", column[begin:]) for measure, column in series.values.items()}
-        widest = 1.5 * interval.total_seconds()
+        widest = GAP * interval.total_seconds()
         verdicts = bytes(len(times) - len(judged)) + bytes(
             _ANOMALY * (one.is_anomaly is True) + _STUCK * one.is_stuck for one in judged
         )
@@ -120,9 +155,7 @@ class Histories:
             or len(times) < WINDOW - 1
         ):
             return history
-        self._of[sensor_id] = history
-        if len(self._of) > self._capacity:
-            self._of.popitem(last=False)
+        self._of.put(sensor_id, history, len(values))
         return history
 
 
