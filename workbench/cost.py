@@ -28,6 +28,8 @@ MEMORY_MB, WHOLE_CORE_MB = dict.fromkeys(FUNCTIONS, 128) | {"detect_anomalies": 
 LOTS, LOT_SECONDS, LOT_READINGS = 10, 20, 250
 # how long an instance of it relies on what it remembers of a sensor's readings, and of its cutoffs; and of how many
 READ_AGAIN_MINUTES, CUTOFFS_AGAIN_MINUTES, REMEMBERED = 30, 10, 5_000
+# a poll's log names no more readings a second
+NAMED_A_SECOND = 20
 # what DynamoDB adds to an item that is stored
 ITEM_OVERHEAD_BYTES = 100
 # a table's capacity is scaled to be used to that part
@@ -104,7 +106,8 @@ class Bill:
             # two of these differ by chance as well: what the larger fleet takes is shared out
             return float(at_many * self.sensors / many)
         a_sensor = (at_many - at_few) / (many - few)
-        value = at_few + a_sensor * (self.sensors - few)
+        sensors = min(self.sensors, 60 * NAMED_A_SECOND * self.sources) if what == "log_bytes" else self.sensors
+        value = at_few + a_sensor * (sensors - few)
         times = self.sources if period.startswith("poll_readings") else 1
         # what is the fleet's own is there once a source
         return float(max(0.0, value + (times - 1) * (at_few - a_sensor * few)))

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from lambdas.sensors.detect_anomalies.detection import MAX_MEASURES_REMEMBERED, READ_AGAIN_AFTER
+from lambdas.sensors.poll_readings.polling import MOST_LOGGED
 from overcut.sensors.cutoffs import CACHE_FOR
 from stacks.stage import Sensors
 from tests.conftest import resources_of, synthesized
@@ -101,6 +102,7 @@ def test_what_the_bill_knows_of_the_stack_is_as_there() -> None:
     assert lots == (cost.LOTS, cost.LOT_SECONDS, cost.LOT_READINGS)
     assert timedelta(minutes=cost.READ_AGAIN_MINUTES) == READ_AGAIN_AFTER
     assert timedelta(minutes=cost.CUTOFFS_AGAIN_MINUTES) == CACHE_FOR
+    assert cost.NAMED_A_SECOND == MOST_LOGGED
     assert cost.REMEMBERED == MAX_MEASURES_REMEMBERED
     assert cost.BUCKETS == BUCKETS == Sensors.model_fields["export_buckets"].default
     assert Sensors.model_fields["retention_days"].default == cost.RETENTION_DAYS
