@@ -7,10 +7,10 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from overcut import RefusedError
 from overcut.etl_jobs.verdicts import Kind
@@ -300,6 +300,16 @@ class Stage(_Settings):
     functions: Functions = Functions()
     sensors: Sensors | None = None
     etl_jobs: EtlJobs | None = None
+    _reference: str = PrivateAttr("")
+
+    @property
+    def reference(self) -> str:
+        """What `read_stage` was given for it: its name, or its file."""
+        return self._reference or self.name
+
+    def referred_to_as(self, reference: str) -> Self:
+        self._reference = reference
+        return self
 
     @model_validator(mode="after")
     def _has_a_pipeline(self) -> "Stage":
@@ -315,7 +325,7 @@ class Stage(_Settings):
         """
         if self.sensors is None:
             raise StageError(f"stage {self.name} has no sensors pipeline: add [sensors] to its file")
-        return SensorsStage(**dict(self))
+        return SensorsStage(**dict(self)).referred_to_as(self.reference)
 
     def with_etl_jobs(self) -> "EtlJobsStage":
         """This stage, whose ETL pipeline is there.
@@ -325,7 +335,7 @@ class Stage(_Settings):
         """
         if self.etl_jobs is None:
             raise StageError(f"stage {self.name} has no ETL pipeline: add [etl_jobs] to its file")
-        return EtlJobsStage(**dict(self))
+        return EtlJobsStage(**dict(self)).referred_to_as(self.reference)
 
     @model_validator(mode="after")
     def _only_local_sets_the_clock(self) -> "Stage":
@@ -367,7 +377,7 @@ def read_stage(name_or_path: str) -> Stage:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise StageError(f"{path}: cannot be read as TOML: {error}") from None
-    return make_stage({"name": path.stem, **values}, str(path))
+    return make_stage({"name": path.stem, **values}, str(path)).referred_to_as(name_or_path)
 
 
 def make_stage(values: Mapping[str, Any], where: str) -> Stage:

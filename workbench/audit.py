@@ -28,9 +28,9 @@ from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import SILENCES, IncidentState, RunRule
 from overcut.sensors.layout import hour_of
 from overcut.sensors.readings import Reading, RefusedReadingError, format_time, parse_time
-from stacks.stage import SensorsStage, read_stage
+from stacks.stage import SensorsStage
 from training.sensors.window import Measured, read_window
-from workbench.aws_commands import AwsCommand
+from workbench.aws_commands import AwsCommand, of_sensors_stage
 from workbench.readings_files import Label, read_labels, read_readings
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
@@ -152,7 +152,7 @@ def _measure_delays(
 
 
 @click.command(cls=AwsCommand)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@of_sensors_stage
 @click.option("--since", "since_text", metavar="TIME", help="What was measured from then on.  [default: a day ago]")
 @click.option("--until", "until_text", metavar="TIME", help="What was measured before.  [default: now]")
 @click.option(
@@ -169,7 +169,7 @@ def _measure_delays(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit(
-    stage: str,
+    stage: SensorsStage,
     since_text: str | None,
     until_text: str | None,
     sent_file: Path | None,
@@ -181,18 +181,17 @@ def audit(
     Every reading's minute is judged again from the tables; nothing is changed. Ends with 1 when something is missing.
     It reads what it looks at: a day of 5,000 sensors is 7 million readings.
     """
-    settings = read_stage(stage).with_sensors()
-    now = clock_from(settings.clock).now()
+    now = clock_from(stage.clock).now()
     until = min(_moment(until_text, "--until") if until_text else now, now)
     since = _moment(since_text, "--since") if since_text else until - timedelta(days=1)
-    kept = timedelta(days=settings.sensors.retention_days)
+    kept = timedelta(days=stage.sensors.retention_days)
     if not now - kept <= since < until:
         raise click.ClickException(
             f"--since must lie before --until, and at most {kept.days} days ago: older readings have left the table"
         )
     found = audit_sensors(
-        SensorsSystem.deployed(settings),
-        settings,
+        SensorsSystem.deployed(stage),
+        stage,
         since,
         until,
         now=now,

@@ -15,8 +15,8 @@ from lambdas.sensors.stores import cutoffs_key, load_cutoffs
 from overcut import RefusedError
 from overcut.sensors.cutoffs import Cutoff, model_key
 from overcut.sensors.readings import format_time
-from stacks.stage import SensorsStage, read_stage
-from workbench.aws_commands import AwsCommands
+from stacks.stage import SensorsStage
+from workbench.aws_commands import AwsCommands, of_sensors_stage, typed
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
 
@@ -30,17 +30,14 @@ class CutoffsCommandError(RefusedError):
 
 
 @click.group(cls=AwsCommands)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
-@click.pass_context
-def cutoffs(context: click.Context, stage: str) -> None:
+def cutoffs() -> None:
     """See what sensors are judged by, go back, or approve what training held."""
-    context.obj = read_stage(stage).with_sensors()
 
 
 @cutoffs.command("list")
 @click.argument("sensor_id", metavar="SENSOR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
+@of_sensors_stage
 def list_cutoffs(stage: SensorsStage, sensor_id: str, as_json: bool) -> None:
     """List a sensor's last cutoffs, the newest first."""
     found = SensorsSystem.deployed(stage).cutoffs.newest(sensor_id, MOST_LISTED)
@@ -82,7 +79,7 @@ def _states(found: Sequence[Cutoff], now: datetime) -> list[str]:
 
 @cutoffs.command()
 @click.argument("sensor_id", metavar="SENSOR")
-@click.pass_obj
+@of_sensors_stage
 def rollback(stage: SensorsStage, sensor_id: str) -> None:
     """Judge a sensor by its previous cutoff again.
 
@@ -95,7 +92,7 @@ def rollback(stage: SensorsStage, sensor_id: str) -> None:
         has = "no cutoff before its newest" if found else "no cutoff"
         raise CutoffsCommandError(
             f"sensor {sensor_id} has {has} in stage {stage.name}, so there is nothing to go back to;"
-            " `overcut cutoffs list SENSOR` shows what there is"
+            f" {typed(f'cutoffs list {sensor_id}', stage.reference)} shows what there is"
         )
     newest = found[0]
     effective_from = system.cutoffs.promote([replace(previous, trained_at=_after(newest, now))], now)
@@ -117,7 +114,7 @@ def rollback(stage: SensorsStage, sensor_id: str) -> None:
 
 @cutoffs.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
+@of_sensors_stage
 def held(stage: SensorsStage, as_json: bool) -> None:
     """List the versions that training held and nobody approved, with the reason."""
     found = held_versions(SensorsSystem.deployed(stage))
@@ -136,21 +133,20 @@ def held(stage: SensorsStage, as_json: bool) -> None:
 @cutoffs.command()
 @click.argument("model_id")
 @click.argument("version")
-@click.pass_obj
+@of_sensors_stage
 def approve(stage: SensorsStage, model_id: str, version: str) -> None:
     """Put a version that training held to use, for all of its sensors."""
     system, now = SensorsSystem.deployed(stage), _now(stage)
     keys = set(system.bucket.keys(f"models/sensors/{model_id}/{version}/"))
     if not {cutoffs_key(model_id, version), model_key(model_id, version)} <= keys:
         raise CutoffsCommandError(
-            f"model {model_id} holds no version {version};"
-            f" `overcut cutoffs --stage {stage.name} held` lists what is held"
+            f"model {model_id} holds no version {version}; {typed('cutoffs held', stage.reference)} lists what is held"
         )
     for event in system.model_events.of(model_id):
         if event.get("decision") == APPROVED and event.get("model_version") == version:
             raise CutoffsCommandError(
                 f"version {version} of {model_id} was approved at {event['occurred_at']} already; go back with"
-                " `overcut cutoffs rollback SENSOR`"
+                f" {typed('cutoffs rollback SENSOR', stage.reference)}"
             )
     approved = load_cutoffs(system.bucket.get(cutoffs_key(model_id, version)))
     # trained now, as far as the order of cutoffs goes: what was promoted meanwhile is replaced

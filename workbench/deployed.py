@@ -39,14 +39,23 @@ class DeployedPipeline:
     Args:
         outputs: of its stack.
         endpoint_url: of an embedded cloud; None for AWS.
+        stage: what people name it by.
     """
 
     PIPELINE: ClassVar[str]
 
-    def __init__(self, outputs: Mapping[str, str], session: boto3.Session, endpoint_url: str | None = None) -> None:
+    def __init__(
+        self,
+        outputs: Mapping[str, str],
+        session: boto3.Session,
+        endpoint_url: str | None = None,
+        *,
+        stage: str = "local",
+    ) -> None:
         self._outputs = outputs
         self._session = session
         self._endpoint_url = endpoint_url
+        self._stage = stage
 
     @classmethod
     def stack(cls, stage: str) -> str:
@@ -61,7 +70,7 @@ class DeployedPipeline:
             NotDeployedError: it is not there.
         """
         session = boto3.Session(region_name=stage.region)
-        return cls(_outputs_of(session, cls.stack(stage.name)), session)
+        return cls(_outputs_of(session, cls.stack(stage.name)), session, stage=stage.reference)
 
     def output(self, name: str) -> str:
         """What the stack tells under a name."""

@@ -28,6 +28,7 @@ from overcut.sensors.server_sent_events import SourceError
 from stacks.constructs.training_image import NoTrainingImageError, registry_account
 from stacks.stage import Source, Stage
 from workbench import status
+from workbench.aws_commands import typed
 from workbench.deployed import DeployedPipeline, NotDeployedError
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.sensors_system import SensorsSystem
@@ -495,5 +496,5 @@ def running(visit: Visit) -> str:
     needed = [what for one in found.values() for what in one.attention]
     if needed:
         more = f"; and {len(needed) - 1} more" if len(needed) > 1 else ""
-        raise CheckFailedError(f"{needed[0]}{more}", f"`overcut status --stage {visit.stage.name}` shows all.")
+        raise CheckFailedError(f"{needed[0]}{more}", f"{typed('status', visit.stage.reference)} shows all.")
     return "nothing needs anybody"

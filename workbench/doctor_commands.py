@@ -8,8 +8,8 @@ import boto3
 import click
 from rich.console import Console
 
-from stacks.stage import read_stage
-from workbench.aws_commands import AwsCommand
+from stacks.stage import Stage
+from workbench.aws_commands import AwsCommand, of_stage
 from workbench.doctor import Finding, Outcome, Visit, examine
 from workbench.shown import shown
 
@@ -17,17 +17,16 @@ _STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.NOT_CHEC
 
 
 @click.command(cls=AwsCommand)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@of_stage
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(stage: str, as_json: bool) -> None:
+def doctor(stage: Stage, as_json: bool) -> None:
     """Check account, region and sources for a stage, before it is deployed and after.
 
     Each line is passed, failed with what to do, or not checked with the reason. Ends with 1 when one failed. Nothing is
     changed, and no text is sent.
     """
-    settings = read_stage(stage)
     console, found = Console(), []
-    for finding in examine(Visit(settings, boto3.Session(region_name=settings.region))):
+    for finding in examine(Visit(stage, boto3.Session(region_name=stage.region))):
         found.append(finding)
         if not as_json:
             _show(console, finding)

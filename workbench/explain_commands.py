@@ -1,6 +1,7 @@
 """`overcut explain`: what made an incident, and whether its score can be computed again from what was kept."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from overcut.sensors.judging import explain as explain_cause
 from overcut.sensors.models import Model, Score, load_model, score_reading
 from overcut.sensors.readings import format_time, parse_time
 from overcut.sensors.wording import in_words
-from stacks.stage import read_stage
-from workbench.aws_commands import AwsCommand
+from stacks.stage import SensorsStage
+from workbench.aws_commands import AwsCommand, of_sensors_stage
 from workbench.incidents_commands import measured, whose
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
@@ -67,23 +68,22 @@ class Explanation:
 
 @click.command(cls=AwsCommand)
 @click.argument("reference", metavar="INCIDENT_REF")
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@of_sensors_stage
 @whose
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
-def explain(context: click.Context, reference: str, stage: str, sensor_id: str | None, as_json: bool) -> None:
+def explain(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bool) -> None:
     """Tell what made an incident, and compute its score again.
 
     Exits with 1 when the score does not come out as it was kept, bit for bit.
     """
-    system = SensorsSystem.deployed(read_stage(stage).with_sensors())
+    system = SensorsSystem.deployed(stage)
     found = explained(system, system.incident(reference, sensor_id).incident)
     if as_json:
         click.echo(json.dumps(_as_values(found), indent=2))
     else:
         _print(found)
     if not found.is_same:
-        context.exit(1)
+        sys.exit(1)
 
 
 def explained(system: SensorsSystem, incident: Incident) -> Explanation:

@@ -12,8 +12,8 @@ from lambdas.sensors.stores import KnownIncident
 from overcut.sensors.alerts import held_back
 from overcut.sensors.incidents import Cause, Incident, IncidentState, Label
 from overcut.sensors.readings import format_time
-from stacks.stage import SensorsStage, read_stage
-from workbench.aws_commands import AwsCommands
+from stacks.stage import SensorsStage
+from workbench.aws_commands import AwsCommands, of_sensors_stage
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
 
@@ -24,21 +24,18 @@ whose = click.option("--sensor", "sensor_id", help="Whose it is, for a reference
 
 
 @click.group(cls=AwsCommands)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
-@click.pass_context
-def incidents(context: click.Context, stage: str) -> None:
+def incidents() -> None:
     """See what sensors told of, and say what it was.
 
     An incident's reference is the six characters at the end of its text.
     """
-    context.obj = read_stage(stage).with_sensors()
 
 
 @incidents.command("list")
 @click.option("--open", "only_open", is_flag=True, help="Only those that are open.")
 @click.option("--all", "everything", is_flag=True, help=f"All of them, not the last {MOST_LISTED}.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all of them.")
-@click.pass_obj
+@of_sensors_stage
 def list_incidents(stage: SensorsStage, only_open: bool, everything: bool, as_json: bool) -> None:
     """List incidents, the newest last."""
     found = [
@@ -73,7 +70,7 @@ def list_incidents(stage: SensorsStage, only_open: bool, everything: bool, as_js
 
 @incidents.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
+@of_sensors_stage
 def held(stage: SensorsStage, as_json: bool) -> None:
     """List the texts that are held back for a contact's next digest.
 
@@ -110,7 +107,7 @@ def held(stage: SensorsStage, as_json: bool) -> None:
 @click.argument("reference", metavar="INCIDENT_REF")
 @whose
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
+@of_sensors_stage
 def show(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bool) -> None:
     """Show one incident: when, what, and who was texted."""
     known = SensorsSystem.deployed(stage).incident(reference, sensor_id)
@@ -147,7 +144,7 @@ def show(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bo
 @click.argument("reference", metavar="INCIDENT_REF")
 @click.argument("label", type=click.Choice([label.value for label in Label]))
 @whose
-@click.pass_obj
+@of_sensors_stage
 def label(stage: SensorsStage, reference: str, label: str, sensor_id: str | None) -> None:
     """Say what an incident was; the next training goes by it.
 

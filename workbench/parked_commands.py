@@ -10,8 +10,8 @@ from rich.table import Table
 
 from overcut import RefusedError
 from overcut.plain_text import visible
-from stacks.stage import Stage, read_stage
-from workbench.aws_commands import AwsCommands
+from stacks.stage import Stage
+from workbench.aws_commands import AwsCommands, of_stage, typed
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.parked import NotRedrivenError, Parked, Queue
 from workbench.sensors_system import SensorsSystem
@@ -35,9 +35,7 @@ class ParkedCommandError(RefusedError):
 
 
 @click.group(cls=AwsCommands)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
-@click.pass_context
-def parked(context: click.Context, stage: str) -> None:
+def parked() -> None:
     """See what could not be processed and why, and hand it back once that is mended.
 
     \b
@@ -46,13 +44,12 @@ def parked(context: click.Context, stage: str) -> None:
     events    events of a source that cannot be readings
     tickets   what the sink of tickets refused, or did not take for a day
     """
-    context.obj = read_stage(stage)
 
 
 @parked.command("list")
 @of_queue
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all of it.")
-@click.pass_obj
+@of_stage
 def list_parked(stage: Stage, queue: str | None, as_json: bool) -> None:
     """List what is parked."""
     with _found(stage, queue) as found:
@@ -78,7 +75,7 @@ def list_parked(stage: Stage, queue: str | None, as_json: bool) -> None:
 
 @parked.command()
 @click.argument("reference", metavar="REF")
-@click.pass_obj
+@of_stage
 def show(stage: Stage, reference: str) -> None:
     """Show all there is of one, as JSON."""
     with _found(stage, None) as found:
@@ -90,7 +87,7 @@ def show(stage: Stage, reference: str) -> None:
 @references
 @everything
 @of_queue
-@click.pass_obj
+@of_stage
 def redrive(stage: Stage, references: Sequence[str], everything: bool, queue: str | None) -> None:
     """Process it once more.
 
@@ -117,7 +114,7 @@ def redrive(stage: Stage, references: Sequence[str], everything: bool, queue: st
 @everything
 @of_queue
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
+@of_stage
 def discard(stage: Stage, references: Sequence[str], everything: bool, queue: str | None, yes: bool) -> None:
     """Drop it for good, unprocessed."""
 
@@ -150,7 +147,7 @@ def _chosen(stage: Stage, found: Found, references: Sequence[str]) -> Found:
     for reference in wanted:
         if reference not in by_reference:
             raise ParkedCommandError(
-                f"nothing is parked as {reference}; `overcut parked --stage {stage.name} list` shows what is"
+                f"nothing is parked as {reference}; {typed('parked list', stage.reference)} shows what is"
             )
     return [by_reference[reference] for reference in wanted]
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from overcut import RefusedError
-from stacks.stage import Stage, read_stage
-from workbench.aws_commands import AwsCommand
+from stacks.stage import Stage
+from workbench.aws_commands import AwsCommand, of_stage
 from workbench.deployed import DeployedPipeline
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.questions import Answer, NamedQuestion
@@ -31,9 +31,7 @@ class QueryCommandError(RefusedError):
 
 @click.command(cls=AwsCommand)
 @click.argument("sql", required=False)
-@click.option(
-    "--stage", "stage_name", default="dev", show_default=True, help="Which deployment; its name, or its file."
-)
+@of_stage
 @click.option(
     "--pipeline",
     type=click.Choice(["sensors", "etl-jobs"]),
@@ -42,9 +40,7 @@ class QueryCommandError(RefusedError):
 @click.option("--named", "name", help="Run one of the stage's own questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, every row.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, every row.")
-def query(
-    sql: str | None, stage_name: str, pipeline: str | None, name: str | None, as_json: bool, as_csv: bool
-) -> None:
+def query(stage: Stage, sql: str | None, pipeline: str | None, name: str | None, as_json: bool, as_csv: bool) -> None:
     """Ask in SQL: one SELECT, run by Athena; without one, list the questions the stage keeps.
 
     Tables and views: readings, cutoffs, incidents, model_events, sensors, cutoff_drift, hourly_readings; job_runs,
@@ -54,7 +50,7 @@ def query(
         raise click.UsageError("give a SELECT or --named, not both")
     if as_json and as_csv:
         raise click.UsageError("--json or --csv, not both")
-    questions = _system(read_stage(stage_name), pipeline).questions
+    questions = _system(stage, pipeline).questions
     if name:
         known = {one.name: one for one in questions.named()}
         if name not in known:

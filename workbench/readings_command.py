@@ -14,8 +14,8 @@ from rich.table import Table
 from lambdas.runtime.clock import clock_from
 from overcut import RefusedError
 from overcut.sensors.readings import Reading, format_time, parse_time
-from stacks.stage import read_stage
-from workbench.aws_commands import AwsCommand
+from stacks.stage import SensorsStage
+from workbench.aws_commands import AwsCommand, of_sensors_stage
 from workbench.history import History
 from workbench.readings_files import READINGS_KEY
 from workbench.sensors_system import SensorsSystem
@@ -34,15 +34,13 @@ def _moment(context: click.Context, parameter: click.Parameter, text: str | None
 
 @click.command(cls=AwsCommand)
 @click.argument("sensor_id", metavar="SENSOR")
-@click.option(
-    "--stage", "stage_name", default="dev", show_default=True, help="Which deployment; its name, or its file."
-)
+@of_sensors_stage
 @click.option("--since", required=True, metavar="TIME", callback=_moment, help="The first minute, inclusive.")
 @click.option("--until", metavar="TIME", callback=_moment, help="The last minute, inclusive; by default, now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a reading.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a readings file.")
 def readings(
-    sensor_id: str, stage_name: str, since: datetime, until: datetime | None, as_json: bool, as_csv: bool
+    stage: SensorsStage, sensor_id: str, since: datetime, until: datetime | None, as_json: bool, as_csv: bool
 ) -> None:
     """Print a sensor's readings, however old.
 
@@ -51,7 +49,6 @@ def readings(
     """
     if as_json and as_csv:
         raise click.UsageError("--json or --csv, not both")
-    stage = read_stage(stage_name).with_sensors()
     until = until or clock_from(stage.clock).now()
     if until < since:
         raise click.UsageError(f"--until {format_time(until)} is before --since {format_time(since)}")

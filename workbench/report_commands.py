@@ -8,7 +8,7 @@ import click
 
 from lambdas.runtime.clock import clock_from
 from stacks.stage import Stage, read_stage
-from workbench.aws_commands import AwsCommand
+from workbench.aws_commands import AwsCommand, stage_option
 from workbench.cloud.processes import CHECKOUT
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.report import report_on_jobs, report_on_sensors
@@ -31,7 +31,7 @@ def write_report(
 
 
 @click.command(cls=AwsCommand)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@stage_option
 @click.option("--demo", is_flag=True, help="Of the last `overcut demo` on this machine.")
 @click.option("--days", type=click.IntRange(1, 31), default=7, show_default=True, help="How far to look back.")
 @click.option(

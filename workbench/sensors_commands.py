@@ -13,8 +13,8 @@ from rich.table import Table
 
 from lambdas.sensors.stores import Sensor
 from overcut import RefusedError
-from stacks.stage import SensorsStage, read_stage
-from workbench.aws_commands import AwsCommands
+from stacks.stage import SensorsStage
+from workbench.aws_commands import AwsCommands, of_sensors_stage
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
 
@@ -26,16 +26,13 @@ class SensorsFileError(RefusedError):
 
 
 @click.group(cls=AwsCommands)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
-@click.pass_context
-def sensors(context: click.Context, stage: str) -> None:
+def sensors() -> None:
     """List sensors, and name their equipment."""
-    context.obj = read_stage(stage).with_sensors()
 
 
 @sensors.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
+@of_sensors_stage
 def list_sensors(stage: SensorsStage, as_json: bool) -> None:
     """Show every sensor.
 
@@ -71,7 +68,7 @@ def _state(sensor: Sensor) -> str:
 
 @sensors.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.pass_obj
+@of_sensors_stage
 def import_sensors(stage: SensorsStage, file: Path) -> None:
     """Take what is known of sensors from a CSV.
 
@@ -91,7 +88,7 @@ def import_sensors(stage: SensorsStage, file: Path) -> None:
 @click.option("--customer", help="Whose it is.")
 @click.option("--site", help="Where it is.")
 @click.option("--kind", help="Sensors of one kind share a forest.")
-@click.pass_obj
+@of_sensors_stage
 def set_sensor(
     stage: SensorsStage, sensor_id: str, name: str | None, customer: str | None, site: str | None, kind: str | None
 ) -> None:

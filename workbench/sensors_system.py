@@ -28,6 +28,7 @@ from overcut.sensors.incidents import Incident
 from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage
+from workbench.aws_commands import typed
 from workbench.deployed import DeployedPipeline
 from workbench.parked import BatchesQueue, EventsQueue, NotRedrivenError, Queue, RecordsQueue, judge_again
 from workbench.workflows import run_workflow
@@ -172,7 +173,7 @@ class SensorsSystem(DeployedPipeline):
         if not mine:
             whose = f" of sensor {sensor_id}" if sensor_id else ""
             raise NoSuchIncidentError(
-                f"no incident{whose} has the reference {wanted!r}; `overcut incidents list` shows all"
+                f"no incident{whose} has the reference {wanted!r}; {typed('incidents list', self._stage)} shows all"
             )
         if len(mine) > 1:
             told = ", ".join(

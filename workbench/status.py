@@ -18,8 +18,8 @@ from lambdas.sensors.stores import FAILED_BATCHES_PREFIX, QUARANTINE_PREFIX, Sen
 from overcut.sensors.alerts import held_back
 from overcut.sensors.incidents import SILENCES, Incident, IncidentState, TextState
 from overcut.sensors.readings import format_time
-from stacks.stage import EtlJobsStage, SensorsStage, Stage, read_stage
-from workbench.aws_commands import AwsCommand
+from stacks.stage import EtlJobsStage, SensorsStage, Stage
+from workbench.aws_commands import AwsCommand, of_stage, typed
 from workbench.cutoffs_commands import held_versions
 from workbench.deployed import DeployedPipeline, LastExecution
 from workbench.etl_jobs_system import EtlJobsSystem
@@ -55,19 +55,19 @@ def sensors_status(system: SensorsSystem, stage: SensorsStage, now: datetime) ->
     status.facts["sensors"] = _sensors(system, silent, now)
     status.facts["open_incidents"] = _open_incidents(open_ones)
     if open_ones:
-        look = f"`overcut incidents --stage {stage.name} list --open`"
+        look = typed("incidents list --open", stage.reference)
         status.attention.append(f"{_counted(len(open_ones), 'incident')} open: {look}")
     owed = sum(t.state in (TextState.OWED, TextState.SENDING) for one in incidents for t in one.texts.values())
     held = sum(len(texts) for texts in held_back(incidents).values())
     status.facts["texts"] = {"owed": owed, "held": held}
     if held:
-        look = f"`overcut incidents --stage {stage.name} held`"
+        look = typed("incidents held", stage.reference)
         status.attention.append(f"{_counted(held, 'text')} held back for the next digest: {look}")
     status.facts["last_export"] = _execution(system, "ExportWorkflow", "export", status.attention)
     status.facts["last_training"] = _execution(system, "TrainingWorkflow", "training", status.attention)
     status.facts["held_versions"] = held_versions(system)
     for version in status.facts["held_versions"]:
-        look = f"`overcut cutoffs --stage {stage.name} held`"
+        look = typed("cutoffs held", stage.reference)
         status.attention.append(f"training held a version of {version['model_id']} ({version['reason']}): {look}")
     status.facts["parked"] = {
         "records": system.parked_records(),
@@ -98,7 +98,7 @@ def etl_jobs_status(system: EtlJobsSystem, stage: EtlJobsStage) -> Status:
         "oldest": format_time(open_ones[0].opened_at) if open_ones else None,
     }
     if open_ones:
-        look = f"`overcut tickets --stage {stage.name} list`"
+        look = typed("tickets list", stage.reference)
         status.attention.append(f"{_counted(len(open_ones), 'ticket')} open: {look}")
     status.facts["owed_entries"] = sum(len(entries) for entries in system.tickets.owed().values())
     status.facts["parked"] = {"tickets": sum(1 for _ in system.tickets.parked())}
@@ -180,7 +180,7 @@ def _look_at_parked(status: Status, stage: Stage) -> None:
     # an object of quarantine holds one event or more
     told = [f"{name} {number}" for name, number in status.facts["parked"].items() if number]
     if told:
-        status.attention.append(f"parked: {', '.join(told)}: `overcut parked --stage {stage.name} list`")
+        status.attention.append(f"parked: {', '.join(told)}: {typed('parked list', stage.reference)}")
 
 
 def _look_at_alarms(status: Status, system: DeployedPipeline, stage: Stage) -> None:
@@ -210,14 +210,14 @@ def look(stage: Stage) -> dict[str, Status]:
 
 
 @click.command(cls=AwsCommand)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
+@of_stage
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(stage: str, as_json: bool) -> None:
+def status(stage: Stage, as_json: bool) -> None:
     """Show on one screen how a deployment is.
 
     Ends with 1 when something needs somebody.
     """
-    found = look(read_stage(stage))
+    found = look(stage)
     if as_json:
         told = {name: {**one.facts, "attention": one.attention} for name, one in found.items()}
         click.echo(json.dumps(told, indent=2))

@@ -11,23 +11,20 @@ from rich.table import Table
 
 from overcut.etl_jobs.tickets import TicketHead
 from overcut.sensors.readings import format_time
-from stacks.stage import EtlJobsStage, read_stage
-from workbench.aws_commands import AwsCommands
+from stacks.stage import EtlJobsStage
+from workbench.aws_commands import AwsCommands, of_etl_jobs_stage, typed
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.shown import shown
 
 
 @click.group(cls=AwsCommands)
-@click.option("--stage", default="dev", show_default=True, help="Which deployment; its name, or its file.")
-@click.pass_context
-def tickets(context: click.Context, stage: str) -> None:
+def tickets() -> None:
     """See what is open about ETL jobs."""
-    context.obj = read_stage(stage).with_etl_jobs()
 
 
 @tickets.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
+@of_etl_jobs_stage
 def list_tickets(stage: EtlJobsStage, as_json: bool) -> None:
     """List open tickets, and what of them could not be sent."""
     store, console = EtlJobsSystem.deployed(stage).tickets, Console()
@@ -42,7 +39,7 @@ def list_tickets(stage: EtlJobsStage, as_json: bool) -> None:
     console.print(table if found else "No ticket is open.")
     if parked := sum(1 for _ in store.parked()):
         said = "entry is parked" if parked == 1 else "entries are parked"
-        console.print(f"{parked} {said}: `overcut parked --stage {stage.name} list` says why.", soft_wrap=True)
+        console.print(f"{parked} {said}: {typed('parked list', stage.reference)} says why.", soft_wrap=True)
 
 
 def _as_values(head: TicketHead) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def add_dashboard(
         operations,
         newest_lines(
             scope,
-            "What was told of: `overcut tickets list` has what is open",
+            f"What was told of: `overcut tickets list --stage {stage.name}` has what is open",
             prediction.open_tickets.log_group.log_group_name,
             [
                 "fields @timestamp, opened, commented, closed, parked",

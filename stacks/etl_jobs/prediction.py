@@ -69,7 +69,11 @@ class Prediction(Construct):
         self.predict.allow_invoking(self.open_tickets)
         self.predict.allow_invoking(self.register_partitions)
         for name, metric, description in (
-            ("TicketsParked", "TicketsParked", "A ticket could not be told of: see `overcut tickets list`"),
+            (
+                "TicketsParked",
+                "TicketsParked",
+                f"A ticket could not be told of: see `overcut tickets list --stage {stage.name}`",
+            ),
             ("LakeIsSilent", "JobsMissedInSilence", "Runs are due and the data lake has no new record: is it fed?"),
         ):
             operations.alarm(name, operations.counted("open_tickets", metric), above=0, description=description)

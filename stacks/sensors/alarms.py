@@ -11,12 +11,13 @@ from stacks.stage import SensorsStage
 POLL_FAILURES = 3
 # of what the account may spend on texts in a month
 MOST_SPENT = 0.8
-# where to look
-PARKED, HELD, LOG = "`overcut parked list`", "`overcut incidents held`", "the function's log"
 
 
 def add_alarms(operations: Operations, *, stage: SensorsStage, alerting: Alerting, training: Training) -> None:
     """The alarms that belong to no single construct of the flow."""
+    # where to look
+    parked, held = f"`overcut parked list --stage {stage.name}`", f"`overcut incidents held --stage {stage.name}`"
+    log = "the function's log"
     for name, service, metric, above, what, look in (
         (
             "EventsQuarantined",
@@ -24,7 +25,7 @@ def add_alarms(operations: Operations, *, stage: SensorsStage, alerting: Alertin
             "EventsQuarantined",
             0,
             "A source sent what cannot be a reading",
-            PARKED,
+            parked,
         ),
         ("PollsFail", "poll_readings", "PollFailures", POLL_FAILURES, "A source cannot be read", "the Sources table"),
         (
@@ -33,11 +34,11 @@ def add_alarms(operations: Operations, *, stage: SensorsStage, alerting: Alertin
             "BatchesParked",
             0,
             "Lambda gave up batches of the readings' stream",
-            PARKED,
+            parked,
         ),
-        ("AlertsFail", "detect_anomalies", "TextFailures", 0, "SNS did not take texts, or did not answer", LOG),
-        ("SweepsFail", "watch_sensors", "TextFailures", 0, "SNS did not take texts, or did not answer", LOG),
-        ("TextsHeld", "watch_sensors", "TextsHeld", 0, "A contact's budget of texts is used up", HELD),
+        ("AlertsFail", "detect_anomalies", "TextFailures", 0, "SNS did not take texts, or did not answer", log),
+        ("SweepsFail", "watch_sensors", "TextFailures", 0, "SNS did not take texts, or did not answer", log),
+        ("TextsHeld", "watch_sensors", "TextsHeld", 0, "A contact's budget of texts is used up", held),
     ):
         operations.alarm(name, operations.counted(service, metric), above=above, description=f"{what}: {look}")
     operations.alarm(

@@ -80,7 +80,7 @@ def add_dashboard(
         ),
         newest_lines(
             scope,
-            "Incidents that were opened: `overcut incidents list` has the rest",
+            f"Incidents that were opened: `overcut incidents list --stage {stage.name}` has the rest",
             detection.detect_anomalies.log_group.log_group_name,
             [
                 "fields @timestamp, reference, sensor_id, first_anomalous_at",

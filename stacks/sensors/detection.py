@@ -70,7 +70,8 @@ class Detection(Construct):
             "RecordsParked",
             self.parked.metric_approximate_number_of_messages_visible(period=Duration.minutes(5)),
             above=0,
-            description="A stream record could not be processed and is parked: `overcut parked list` says why",
+            description="A stream record could not be processed and is parked:"
+            f" `overcut parked list --stage {stage.name}` says why",
         )
 
     def _detect_anomalies(

@@ -172,7 +172,7 @@ def test_one_incident_is_found_by_its_reference(system: Cloud) -> None:
     assert "alert to day: sent" in shown
     assert json.loads(said("incidents", "show", incident.reference, "--json"))["reference"] == incident.reference
     assert error_of("incidents", "show", "AAAAAA") == (
-        "Error: no incident has the reference 'AAAAAA'; `overcut incidents list` shows all"
+        "Error: no incident has the reference 'AAAAAA'; `overcut incidents list --stage local` shows all"
     )
 
 
@@ -374,7 +374,7 @@ def test_a_held_version_is_approved_by_hand(system: Cloud, trained: CohortModel)
     held = version_of(trained, "held-1", now - 2 * DAY)
     assert trained.model
     system.data.put(held.cutoffs[0].model_key, dump_model(trained.model))
-    assert "model cold holds no version held-1; `overcut cutoffs --stage dev held`" in error_of(
+    assert "model cold holds no version held-1; `overcut cutoffs held --stage dev`" in error_of(
         "cutoffs", "approve", "cold", "held-1"
     )
     system.data.put(cutoffs_key("cold", "held-1"), dump_cutoffs(held.cutoffs))

@@ -211,7 +211,7 @@ def test_one_is_listed_shown_and_redriven_and_twice_changes_nothing(
     assert listed() == []
     ran = run("redrive", one["reference"])
     assert ran.exit_code == 1
-    assert ran.stderr.startswith(f"Error: nothing is parked as {one['reference']}; `overcut parked --stage dev list`")
+    assert ran.stderr.startswith(f"Error: nothing is parked as {one['reference']}; `overcut parked list --stage dev`")
     assert said("redrive", "--all") == "0 redriven\n"
     assert everything(plant) == after
 

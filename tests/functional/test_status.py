@@ -174,7 +174,7 @@ def test_people_see_the_facts_and_what_needs_them_in_one_screen(looked: Looked) 
 
 def test_an_open_incident_needs_somebody(looked: Looked) -> None:
     looked.plant.arrive(hot(0, 4))
-    assert looked.attention() == ["1 incident is open: `overcut incidents --stage local list --open`"]
+    assert looked.attention() == [f"1 incident is open: `overcut incidents list --open --stage {looked.stage}`"]
     told = looked.told()["sensors"]
     assert told["open_incidents"] == {"number": 1, "by_kind": {"equipment": 1}, "oldest": "2026-01-05T12:04:00Z"}
 
@@ -217,7 +217,8 @@ def test_what_training_held_needs_somebody(looked: Looked) -> None:
     looked.cloud.model_events.put("kind-fridge", NOON, held)
     looked.decide("held", "it is worse")
     assert looked.attention() == [
-        "training held a version of kind-fridge (9 of 10 sensors changed): `overcut cutoffs --stage local held`",
+        "training held a version of kind-fridge (9 of 10 sensors changed):"
+        f" `overcut cutoffs held --stage {looked.stage}`",
         "the last training's model is held: it is worse",
     ]
 
@@ -226,21 +227,23 @@ def test_what_is_parked_needs_somebody(looked: Looked) -> None:
     looked.cloud.sqs.send_message(QueueUrl=looked.cloud.parked, MessageBody="{}")
     looked.cloud.data.put("aws/lambda/batch", b"{}")
     looked.cloud.data.quarantine("device", [QuarantinedEvent("{", "the event is not JSON", "1")], datetime.now(UTC))
-    assert looked.attention() == ["parked: records 1, batches 1, events 1: `overcut parked --stage local list`"]
+    assert looked.attention() == [
+        f"parked: records 1, batches 1, events 1: `overcut parked list --stage {looked.stage}`"
+    ]
 
 
 def test_an_open_ticket_needs_somebody(looked: Looked) -> None:
     tickets = EtlJobsSystem.deployed(None).tickets  # type: ignore[arg-type]
     for change in changes_of(verdict(0), verdict(1)):
         tickets.apply(change)
-    assert looked.attention() == ["1 ticket is open: `overcut tickets --stage local list`"]
+    assert looked.attention() == [f"1 ticket is open: `overcut tickets list --stage {looked.stage}`"]
     assert looked.told()["etl_jobs"]["owed_entries"] == 2
     entry = tickets.entry("orders_daily#unusual_run", "run#run-0")
     assert entry
     claimed = tickets.claim(entry, MONDAY, MONDAY + timedelta(minutes=1))
     assert claimed
     tickets.park(claimed, "refused", "")
-    assert "parked: tickets 1: `overcut parked --stage local list`" in looked.attention()
+    assert f"parked: tickets 1: `overcut parked list --stage {looked.stage}`" in looked.attention()
 
 
 def test_only_the_alarms_of_the_stage_count(looked: Looked) -> None:
@@ -262,7 +265,10 @@ def test_held_texts_need_somebody(looked: Looked) -> None:
         ExpressionAttributeValues={":digest": {"S": "digest"}},
     )
     assert looked.told()["sensors"]["texts"] == {"owed": 0, "held": 1}
-    assert "1 text is held back for the next digest: `overcut incidents --stage local held`" in looked.attention()
+    assert (
+        f"1 text is held back for the next digest: `overcut incidents held --stage {looked.stage}`"
+        in looked.attention()
+    )
 
 
 def test_where_nothing_is_deployed_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_what_is_open_is_listed_and_what_is_parked_is_counted(cloud: EtlCloud) -
     claimed = cloud.tickets.claim(entry, MONDAY, MONDAY + timedelta(minutes=1))
     assert claimed
     cloud.tickets.park(claimed, "refused: [too long]", "")
-    assert "1 entry is parked: `overcut parked --stage local list` says why." in said("list")
+    assert "1 entry is parked: `overcut parked list --stage local` says why." in said("list")
 
 
 def test_the_list_is_json_for_programs(cloud: EtlCloud) -> None:
