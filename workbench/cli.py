@@ -26,6 +26,7 @@ from workbench.simulate_job_runs import job_runs
 from workbench.sources_commands import sources
 from workbench.status import status
 from workbench.tickets_commands import tickets
+from workbench.train_command import train
 from workbench.tune_commands import tune
 
 
@@ -53,6 +54,7 @@ for command in (
     sensors,
     incidents,
     explain,
+    train,
     cutoffs,
     tickets,
     parked,

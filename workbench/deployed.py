@@ -96,6 +96,12 @@ class DeployedPipeline:
             found[0]["executionArn"], found[0]["status"], found[0].get("stopDate", found[0]["startDate"])
         )
 
+    def start(self, output: str, name: str, given: Mapping[str, Any]) -> None:
+        """Start the workflow that an output of the stack names, under an execution name that was not used before."""
+        self._client("stepfunctions").start_execution(
+            stateMachineArn=self._outputs[output], name=name, input=json.dumps(given)
+        )
+
     def output_of(self, execution: LastExecution) -> dict[str, Any]:
         """What an execution gave; empty for one that gave nothing yet, or failed."""
         told = self._client("stepfunctions").describe_execution(executionArn=execution.arn).get("output") or "{}"

@@ -201,12 +201,16 @@ class SensorsSystem(DeployedPipeline):
         """Run the training workflow under an execution name that was not used before, to its end.
 
         Args:
-            while_waiting: told the state that the workflow is in, several times a second.
+            while_waiting: told the state that the workflow is in, again and again.
         """
         arn = self._outputs["TrainingWorkflow"]
         execution = run_workflow(self._client("stepfunctions"), arn, name, {}, while_waiting)
         job = execution.output.get("training_job", {})
         return Training(execution.status, job.get("TrainingJobName", ""), execution.seconds, execution.cause)
+
+    def trained_by(self, training_job: str) -> list[dict[str, Any]]:
+        """What a training job recorded of each model; reads the whole ModelEvents table."""
+        return [event for event in self.model_events.all() if event.get("job_name") == training_job]
 
     def export(self, name: str) -> str:
         """Run the export workflow under an execution name that was not used before, to its end; how it ended."""

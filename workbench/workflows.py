@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_LOOK_SECONDS = 0.25
+# a demonstration is over in seconds, a real training in hours: it is asked the less often, the longer it takes
+MOST_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def run_workflow(
     Args:
         client: of Step Functions.
         given: the execution's input.
-        while_waiting: told the state that it is in, several times a second.
+        while_waiting: told the state that it is in, again and again.
     """
     began = time.monotonic()
     execution = client.start_execution(stateMachineArn=arn, name=name, input=json.dumps(given))["executionArn"]
@@ -44,7 +45,7 @@ def run_workflow(
         history = client.get_execution_history(executionArn=execution, reverseOrder=True, maxResults=20)["events"]
         entered = (event.get("stateEnteredEventDetails") for event in history)
         while_waiting(next((details["name"] for details in entered if details), "starting"))
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(min(0.25 + (time.monotonic() - began) / 60, MOST_SECONDS_BETWEEN_LOOKS))
     output = json.loads(state.get("output") or "{}")
     return Execution(
         state["status"],

@@ -35,6 +35,7 @@ ELSEWHERE = {
     r"overcut cloud (up|down)": "tests/emulator/test_embedded_cloud.py",
     r"overcut tickets list --stage dev": "tests/functional/test_tickets_commands.py",
     r"overcut parked (list|redrive --all) --stage dev": "tests/functional/test_parked_commands.py",
+    r"overcut train .*": "tests/functional/test_train_command.py",
     r"overcut query .*": "tests/emulator/test_questions.py",
     r"overcut doctor --stage \w+": "tests/functional/test_doctor.py",
     r"overcut status --stage \w+": "tests/functional/test_status.py",
