@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # CDK's library runs on Node.js: where the machine has none that fits, the one beside this Python does
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+# and what it has deprecated is not used: a warning at each synthesis otherwise, an error here
+os.environ["JSII_DEPRECATED"] = "fail"
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -146,7 +146,7 @@ class Catalog(Construct):
             database_name=self.database_name,
             table_input=table_input,
         )
-        made.add_dependency(self.database)
+        made.add_resource_dependency(self.database)
 
     def _work_group(self, name: str, stage: Stage) -> athena.CfnWorkGroup:
         key = own_key(self, stage)
@@ -186,7 +186,7 @@ class Catalog(Construct):
             work_group=self.work_group.name,
             query_string=text,
         )
-        made.add_dependency(self.work_group)
+        made.add_resource_dependency(self.work_group)
 
 
 def _columns(columns: Mapping[str, str]) -> list[glue.CfnTable.ColumnProperty]:
