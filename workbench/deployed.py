@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from overcut import OvercutError
 from stacks.stage import Stage
 from workbench.questions import Questions
+from workbench.workflows import failure_reason
 
 
 class NotDeployedError(OvercutError):
@@ -101,6 +102,11 @@ class DeployedPipeline:
         self._client("stepfunctions").start_execution(
             stateMachineArn=self._outputs[output], name=name, input=json.dumps(given)
         )
+
+    def cause_of(self, execution: LastExecution) -> str:
+        """Why an execution did not succeed, in words for people; empty where nothing says."""
+        told = self._client("stepfunctions").describe_execution(executionArn=execution.arn)
+        return failure_reason(told.get("cause") or told.get("error") or "")
 
     def output_of(self, execution: LastExecution) -> dict[str, Any]:
         """What an execution gave; empty for one that gave nothing yet, or failed."""

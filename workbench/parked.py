@@ -264,6 +264,16 @@ class EventsQueue:
         self._done.clear()
 
 
+def parked_events(bucket: Bucket) -> int:
+    """How many events are in quarantine, each once however often it came; reads all of them."""
+    found = {
+        _digest(f"{name.split('/')[2]}/{line.decode()}")
+        for name, body in _objects(bucket, QUARANTINE_PREFIX)
+        for line in body.splitlines()
+    }
+    return len(found)
+
+
 class TicketsQueue:
     """What could not be told to the sink of tickets."""
 

@@ -14,22 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 from lambdas.runtime.clock import clock_from
-from lambdas.sensors.stores import FAILED_BATCHES_PREFIX, QUARANTINE_PREFIX, Sensor
+from lambdas.sensors.stores import FAILED_BATCHES_PREFIX, Sensor
 from overcut.sensors.alerts import held_back
 from overcut.sensors.incidents import SILENCES, Incident, IncidentState, TextState
-from overcut.sensors.readings import format_time
+from overcut.sensors.readings import format_time, parse_time
 from stacks.stage import EtlJobsStage, SensorsStage, Stage
 from workbench.aws_commands import AwsCommand, of_stage, typed
 from workbench.cutoffs_commands import held_versions
-from workbench.deployed import DeployedPipeline, LastExecution
+from workbench.deployed import DeployedPipeline
 from workbench.etl_jobs_system import EtlJobsSystem
+from workbench.parked import parked_events
 from workbench.sensors_system import SensorsSystem
 from workbench.shown import shown
 
 READING_THREADS = 16
 # one source's poll may fail now and then: the next minute is the retry
 POLL_FAILURES = 3
-BAD_ENDS = ("FAILED", "TIMED_OUT", "ABORTED")
+BAD_ENDS = {"FAILED": "failed", "TIMED_OUT": "took too long and was stopped", "ABORTED": "was stopped"}
 
 
 @dataclass
@@ -63,8 +64,12 @@ def sensors_status(system: SensorsSystem, stage: SensorsStage, now: datetime) ->
     if held:
         look = typed("incidents held", stage.reference)
         status.attention.append(f"{_counted(held, 'text')} held back for the next digest: {look}")
-    status.facts["last_export"] = _execution(system, "ExportWorkflow", "export", status.attention)
-    status.facts["last_training"] = _execution(system, "TrainingWorkflow", "training", status.attention)
+    status.facts["last_export"] = _execution(
+        system, "ExportWorkflow", "export", status.attention, "the next hour's takes what it left"
+    )
+    status.facts["last_training"] = _execution(
+        system, "TrainingWorkflow", "training", status.attention, f"{typed('train', stage.reference)} tries again"
+    )
     status.facts["held_versions"] = held_versions(system)
     for version in status.facts["held_versions"]:
         look = typed("cutoffs held", stage.reference)
@@ -72,7 +77,7 @@ def sensors_status(system: SensorsSystem, stage: SensorsStage, now: datetime) ->
     status.facts["parked"] = {
         "records": system.parked_records(),
         "batches": system.bucket.count(FAILED_BATCHES_PREFIX),
-        "events": system.bucket.count(QUARANTINE_PREFIX),
+        "events": parked_events(system.bucket),
     }
     _look_at_parked(status, stage)
     _look_at_alarms(status, system, stage)
@@ -85,12 +90,15 @@ def etl_jobs_status(system: EtlJobsSystem, stage: EtlJobsStage) -> Status:
     for name, mode in (("last_extraction_of_history", "historical"), ("last_extraction_of_recent_runs", "recent")):
         counts = system.extracted(mode)  # type: ignore[arg-type]
         status.facts[name] = {key: counts.get(key) for key in ("until", "newest_recorded_at")} if counts else None
-    status.facts["last_training"] = _execution(system, "TrainingWorkflow", "training", status.attention)
+    again = f"{typed('train --pipeline etl-jobs', stage.reference)} tries again"
+    status.facts["last_training"] = _execution(system, "TrainingWorkflow", "training", status.attention, again)
     status.facts["last_decision"] = _last_decision(system)
     decision = status.facts["last_decision"]
     if decision and decision["decision"] != "promoted":
         status.attention.append(f"the last training's model is held: {decision['reason']}")
-    status.facts["last_prediction"] = _execution(system, "PredictionWorkflow", "prediction", status.attention)
+    status.facts["last_prediction"] = _execution(
+        system, "PredictionWorkflow", "prediction", status.attention, "the next one takes what it left"
+    )
     open_ones = sorted(system.tickets.open_heads(), key=lambda head: head.opened_at)
     status.facts["open_tickets"] = {
         "number": len(open_ones),
@@ -154,17 +162,22 @@ def _open_incidents(found: Sequence[Incident]) -> dict[str, Any]:
     }
 
 
-def _execution(system: DeployedPipeline, output: str, what: str, attention: list[str]) -> dict[str, Any] | None:
+def _execution(
+    system: DeployedPipeline, output: str, what: str, attention: list[str], again: str
+) -> dict[str, Any] | None:
+    """The last run of a workflow.
+
+    Args:
+        again: what makes up for one that failed.
+    """
     last = system.last_execution(output)
     if last is None:
         return None
     if last.status in BAD_ENDS:
-        attention.append(f"the last {what} ended as {last.status} at {format_time(last.at)}: {_history(last)}")
-    return {"status": last.status, "at": format_time(last.at)}
-
-
-def _history(last: LastExecution) -> str:
-    return f"`aws stepfunctions get-execution-history --execution-arn {last.arn}`"
+        name = last.arn.rpartition(":")[2]
+        why = system.cause_of(last) or f"Step Functions shows where, under the name {name}"
+        attention.append(f"the last {what} {BAD_ENDS[last.status]}, {_minute(format_time(last.at))}: {why}; {again}")
+    return {"status": last.status, "at": format_time(last.at), "execution_arn": last.arn}
 
 
 def _last_decision(system: EtlJobsSystem) -> dict[str, str] | None:
@@ -177,10 +190,8 @@ def _last_decision(system: EtlJobsSystem) -> dict[str, str] | None:
 
 
 def _look_at_parked(status: Status, stage: Stage) -> None:
-    # an object of quarantine holds one event or more
-    told = [f"{name} {number}" for name, number in status.facts["parked"].items() if number]
-    if told:
-        status.attention.append(f"parked: {', '.join(told)}: {typed('parked list', stage.reference)}")
+    if told := _parked(status.facts["parked"]):
+        status.attention.append(f"parked: {told}: {typed('parked list', stage.reference)}")
 
 
 def _look_at_alarms(status: Status, system: DeployedPipeline, stage: Stage) -> None:
@@ -231,7 +242,7 @@ def status(stage: Stage, as_json: bool) -> None:
 def _show(pipeline: str, status: Status, console: Console) -> None:
     table = Table(show_header=False, title=pipeline.replace("_", " "), title_justify="left")
     for name, value in status.facts.items():
-        table.add_row(name.replace("_", " "), shown(_told(value)))
+        table.add_row(name.replace("_", " "), "\n".join(map(shown, _told(name, value))))
     console.print(table)
     for what in status.attention:
         console.print(f"[bold]![/bold] {shown(what)}", soft_wrap=True)
@@ -239,13 +250,59 @@ def _show(pipeline: str, status: Status, console: Console) -> None:
         console.print(f"Nothing of {pipeline.replace('_', ' ')} needs you.")
 
 
-def _told(value: object) -> str:
-    """A fact in one line for people."""
-    if value is None or value in ([], {}):
+def _told(name: str, value: Any) -> list[str]:
+    """A fact in lines for people."""
+    if value is None or value == []:
+        return ["none"]
+    match name:
+        case "sources":
+            return [_source(one) for one in value]
+        case "sensors":
+            return [
+                f"{value['known']}: {value['judged']} judged, {value['learning']} learning, {value['silent']} silent"
+            ]
+        case "open_incidents" | "open_tickets":
+            return [_open(value)]
+        case "texts":
+            return [f"{value['owed']} not sent yet, {value['held']} held back"]
+        case "held_versions":
+            return [f"{one['model_id']}: {one['reason']}" for one in value]
+        case "parked":
+            return [_parked(value) or "nothing"]
+        case "alarms":
+            return [one["description"] or one["name"] for one in value]
+        case "last_decision":
+            return [f"{value['decision']}: {value['reason']}" if value["reason"] else value["decision"]]
+        case "last_extraction_of_history" | "last_extraction_of_recent_runs":
+            newest = value["newest_recorded_at"]
+            return [f"up to {_minute(value['until'])}" + (f", newest record {_minute(newest)}" if newest else "")]
+        case "last_export" | "last_training" | "last_prediction":
+            ends = {"SUCCEEDED": "succeeded", "RUNNING": "runs since", **BAD_ENDS}
+            return [f"{ends.get(value['status'], value['status'].lower())} {_minute(value['at'])}"]
+    return [str(value)]
+
+
+def _source(one: Mapping[str, Any]) -> str:
+    last = one["last_success_at"]
+    told = f"{one['source_id']}: {f'last read {_minute(last)}' if last else 'never read'}"
+    if one["failures_in_a_row"]:
+        told += f"; {one['failures_in_a_row']} polls failed since: {one['last_error']}"
+    return told
+
+
+def _open(value: Mapping[str, Any]) -> str:
+    if not value["number"]:
         return "none"
-    if isinstance(value, Mapping):
-        parts = ((name.replace("_", " "), part) for name, part in value.items() if part is not None)
-        return ", ".join(f"{name} {_told(part)}" for name, part in parts)
-    if isinstance(value, list):
-        return "; ".join(map(_told, value))
-    return str(value)
+    kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in value["by_kind"].items())
+    return f"{value['number']}: {kinds}; the oldest since {_minute(value['oldest'])}"
+
+
+def _parked(number: Mapping[str, int]) -> str:
+    """How much of each queue; empty when there is nothing."""
+    one = {"records": "record", "batches": "batch", "events": "event", "tickets": "ticket entry"}
+    more = {**{name: name for name in one}, "tickets": "ticket entries"}
+    return ", ".join(f"{k} {one[name] if k == 1 else more[name]}" for name, k in number.items() if k)
+
+
+def _minute(moment: str) -> str:
+    return f"{parse_time(moment):%Y-%m-%d %H:%M} UTC"

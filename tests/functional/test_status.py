@@ -1,6 +1,7 @@
 """`overcut status`, on tables and buckets as they are deployed: what is told, and what needs somebody."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,12 +32,14 @@ class Console:
 
     Attributes:
         executions: of each workflow, how the last one ended.
+        cause: why, if it failed.
         alarms: those in the state ALARM, of every stack of the account.
         own: the alarms of the stage's stacks.
     """
 
     def __init__(self) -> None:
         self.executions: dict[str, str] = dict.fromkeys(WORKFLOWS, "SUCCEEDED")
+        self.cause = ""
         self.alarms: list[str] = ["somebody else's"]
         self.own = ["PollsFail", "NoTraining"]
 
@@ -47,7 +50,7 @@ class Console:
         return {"executions": [{"executionArn": f"arn:{stateMachineArn}:1", **ended}]}
 
     def describe_execution(self, executionArn: str) -> dict[str, Any]:  # noqa: N803
-        return {"output": json.dumps({"training_job": {"TrainingJobName": "job-1"}})}
+        return {"output": json.dumps({"training_job": {"TrainingJobName": "job-1"}}), "cause": self.cause}
 
     def get_paginator(self, name: str) -> "Pages":
         resources = [{"ResourceType": "AWS::CloudWatch::Alarm", "PhysicalResourceId": one} for one in self.own]
@@ -120,6 +123,10 @@ def looked(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loo
 def test_where_all_is_well_it_says_so(looked: Looked) -> None:
     told = looked.told()
     ended = {"status": "SUCCEEDED", "at": "2026-01-05T12:00:00Z"}
+    for one in told.values():
+        for name in ("last_export", "last_training", "last_prediction"):
+            if name in one:
+                assert one[name].pop("execution_arn").startswith("arn:")
     assert told["sensors"] == {
         "sources": [
             {
@@ -161,8 +168,10 @@ def test_a_sensor_without_a_cutoff_in_force_learns(looked: Looked) -> None:
 
 def test_people_see_the_facts_and_what_needs_them_in_one_screen(looked: Looked) -> None:
     output = looked.run().output
-    assert "known 1, judged 1, learning 0, silent 0" in output
-    assert "source id device, last success at 2026-01-05T12:00:00Z, failures in a row 0" in output
+    assert "1: 1 judged, 0 learning, 0 silent" in output
+    assert "device: last read 2026-01-05 12:00 UTC" in output
+    assert "succeeded 2026-01-05 12:00 UTC" in output
+    assert not re.search(r"_|arn:|T12:00:00Z|SUCCEEDED", output), "words, not keys"
     assert "Nothing of sensors needs you." in output
     assert "Nothing of etl jobs needs you." in output
     assert output.count("\n") < 40
@@ -200,8 +209,22 @@ def test_a_source_that_was_never_read_needs_somebody(looked: Looked) -> None:
 def test_a_workflow_that_failed_needs_somebody(looked: Looked, workflow: str, what: str, ended: str) -> None:
     looked.console.executions[workflow] = ended
     (needed,) = looked.attention()
-    assert needed.startswith(f"the last {what} ended as {ended} at 2026-01-05T12:00:00Z")
-    assert f"--execution-arn arn:{workflow}:1" in needed
+    told = {"FAILED": "failed", "TIMED_OUT": "took too long and was stopped"}[ended]
+    assert needed.startswith(f"the last {what} {told}, 2026-01-05 12:00 UTC: ")
+    assert "under the name 1; the next" in needed
+    looked.console.cause = json.dumps({"errorMessage": "the table is gone"})
+    (needed,) = looked.attention()
+    assert ": the table is gone; the next" in needed
+
+
+def test_a_training_that_failed_is_tried_again_by_hand(looked: Looked) -> None:
+    looked.console.executions["TrainingWorkflow"] = "FAILED"
+    looked.console.cause = "no readings"
+    failed = "the last training failed, 2026-01-05 12:00 UTC: no readings; `overcut train"
+    assert looked.attention() == [
+        f"{failed} --stage {looked.stage}` tries again",
+        f"{failed} --pipeline etl-jobs --stage {looked.stage}` tries again",
+    ]
 
 
 def test_before_the_first_run_of_a_workflow_nothing_is_wrong(looked: Looked) -> None:
@@ -226,10 +249,12 @@ def test_what_training_held_needs_somebody(looked: Looked) -> None:
 def test_what_is_parked_needs_somebody(looked: Looked) -> None:
     looked.cloud.sqs.send_message(QueueUrl=looked.cloud.parked, MessageBody="{}")
     looked.cloud.data.put("aws/lambda/batch", b"{}")
-    looked.cloud.data.quarantine("device", [QuarantinedEvent("{", "the event is not JSON", "1")], datetime.now(UTC))
-    assert looked.attention() == [
-        f"parked: records 1, batches 1, events 1: `overcut parked list --stage {looked.stage}`"
-    ]
+    events = [QuarantinedEvent(raw, "the event is not JSON", "1") for raw in ("{", "[", "")]
+    # an object holds one or more, and what came again is in two
+    looked.cloud.data.quarantine("device", events, datetime.now(UTC))
+    looked.cloud.data.quarantine("device", events[:2], datetime.now(UTC))
+    assert looked.told()["sensors"]["parked"] == {"records": 1, "batches": 1, "events": 3}
+    assert looked.attention() == [f"parked: 1 record, 1 batch, 3 events: `overcut parked list --stage {looked.stage}`"]
 
 
 def test_an_open_ticket_needs_somebody(looked: Looked) -> None:
@@ -243,7 +268,7 @@ def test_an_open_ticket_needs_somebody(looked: Looked) -> None:
     claimed = tickets.claim(entry, MONDAY, MONDAY + timedelta(minutes=1))
     assert claimed
     tickets.park(claimed, "refused", "")
-    assert f"parked: tickets 1: `overcut parked list --stage {looked.stage}`" in looked.attention()
+    assert f"parked: 1 ticket entry: `overcut parked list --stage {looked.stage}`" in looked.attention()
 
 
 def test_only_the_alarms_of_the_stage_count(looked: Looked) -> None:
