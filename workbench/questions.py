@@ -4,6 +4,7 @@ RefusedError
  └─ QuestionError   Athena did not answer; its text is Athena's reason
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.3
 _NAMED = 50  # the most that BatchGetNamedQuery takes
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_NO_TABLE = re.compile(r"Table (?:with name )?['\"]?([\w.-]+)['\"]?!? does not exist", re.IGNORECASE)
+_NO_COLUMN = re.compile(r"column ['\"]?([\w.-]+)['\"]? (?:not found|cannot be resolved)", re.IGNORECASE)
+_LIBRARY = re.compile(r"^\w+ Error: ")
 
 
 class QuestionError(RefusedError):
@@ -78,7 +84,7 @@ class Questions:
                 break
             time.sleep(_LOOK_SECONDS)
         if status["State"] != "SUCCEEDED":
-            reason = " ".join(status.get("StateChangeReason", "").split())
+            reason = in_words(status.get("StateChangeReason", ""))
             raise QuestionError(f"the query {status['State'].lower()}: {reason or 'Athena gives no reason'}")
         pages = iter(self.client.get_paginator("get_query_results").paginate(QueryExecutionId=started))
         first = next(pages)
@@ -92,3 +98,14 @@ class Questions:
                 yield from ([cell.get("VarCharValue") for cell in row["Data"]] for row in page["ResultSet"]["Rows"])
 
         return Answer(columns, rows())
+
+
+def in_words(reason: str) -> str:
+    """Why a query failed, by Athena or by what stands for it on the embedded cloud, in one line for people."""
+    text = " ".join(_COLOURS.sub("", reason).split())
+    if unknown := _NO_TABLE.search(text):
+        # neither the catalogue nor the database is anything that was typed
+        return f"there is no table {unknown[1].rpartition('.')[2]}; `overcut query --help` names tables and views"
+    if unknown := _NO_COLUMN.search(text):
+        return f"there is no column {unknown[1]}; SELECT * of the table with LIMIT 1 shows which there are"
+    return _LIBRARY.sub("", text)

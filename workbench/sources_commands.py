@@ -1,8 +1,10 @@
 """`overcut sources`: what a source sends, before it is put into a stage file."""
 
 import json
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -88,15 +90,21 @@ def check(url: str, authorization: str, name: str, seconds: float, as_json: bool
     else:
         found, why = proposal, ""
     outcomes = [_made_of(one, found.mapping if found else None) for one in seen]
+    accepted = sum(isinstance(outcome, Reading) for outcome in outcomes)
+    refused = len(outcomes) - accepted
     table = _as_table(name, url, found.mapping, authorization) if found else ""
     if as_json:
         told = [{"event": one.data, **_as_values(outcome)} for one, outcome in zip(seen, outcomes, strict=True)]
         left_out = found.left_out if found else ()
-        click.echo(json.dumps({"events": told, "stage_file": table, "left_out": left_out, "why_none": why}, indent=2))
+        counts = {"accepted": accepted, "refused": refused}
+        click.echo(
+            json.dumps({"events": told, **counts, "stage_file": table, "left_out": left_out, "why_none": why}, indent=2)
+        )
     else:
         _show(seen, outcomes, Console())
         _show_proposal(table, found, why)
-    if not all(isinstance(outcome, Reading) for outcome in outcomes):
+        click.echo(f"Accepted {accepted}, refused {refused}.")
+    if refused:
         sys.exit(1)
 
 
@@ -165,10 +173,24 @@ def _as_table(name: str, url: str, mapping: FieldMapping, authorization: str) ->
 def _show(seen: list[Seen], outcomes: list[Reading | str], console: Console) -> None:
     table = Table("event")
     table.add_column("would be", overflow="fold")
+    # one refusal of a kind is shown: figures and moments in it may differ
+    times = Counter(_kind(outcome) for outcome in outcomes if isinstance(outcome, str))
+    told_already: set[str] = set()
     for one, outcome in zip(seen, outcomes, strict=True):
-        told = f"refused: {outcome}" if isinstance(outcome, str) else _told(outcome)
+        if isinstance(outcome, str):
+            if (kind := _kind(outcome)) in told_already:
+                continue
+            told_already.add(kind)
+            more = f", {times[kind]} times" if times[kind] > 1 else ""
+            told = f"refused{more}: {outcome}"
+        else:
+            told = _told(outcome)
         table.add_row(shown(one.data if len(one.data) <= 200 else f"{one.data[:199]}…"), shown(told))
     console.print(table)
+
+
+def _kind(refused: str) -> str:
+    return re.sub(r"\d+", "0", refused)
 
 
 def _told(reading: Reading) -> str:

@@ -1,6 +1,8 @@
 """`overcut sources check` over a real loopback socket: what is told of events, and the mapping that is proposed."""
 
 import json
+import re
+import socket
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -114,6 +116,37 @@ def test_what_would_be_refused_is_told_with_the_reason_and_ends_with_1() -> None
     assert "refused: the event is not JSON" in run(serve(*OWN, "no JSON")).output
 
 
+def test_a_refusal_is_shown_once_with_its_number_and_the_last_line_counts() -> None:
+    old = [{**OWN[0], "measured_at": format_time(NOW - timedelta(days=300 + k))} for k in range(6)]
+    ran = run(serve(*OWN, *old, "no JSON", "nor this"))
+    assert ran.exit_code == 1
+    assert ran.output.count("refused, 6 times: measured_at is too old: ") == 1
+    assert ran.output.count("refused, 2 times: the event is not JSON") == 1
+    assert ran.output.splitlines()[-1] == "Accepted 1, refused 8."
+    found = told(serve(*OWN, *old))
+    assert (found["accepted"], found["refused"], len(found["events"])) == (1, 6, 7)
+    assert run(serve(*OWN)).output.splitlines()[-1] == "Accepted 1, refused 0."
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "could not be reached: the connection is refused; check the url's port, and that the source runs"),
+        (b"SSH-2.0-OpenSSH\r\n", "could not be reached: it ended the connection, or speaks no HTTP; check the url"),
+    ],
+)
+def test_why_a_source_cannot_be_reached_is_told_without_the_library(answer: bytes | None, words: str) -> None:
+    if answer is None:
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}/events"
+    else:
+        url = serve(answer=answer)
+    ran = run(url)
+    assert ran.exit_code == 1
+    assert ran.stderr.startswith(f"Error: {url} {words}")
+    assert not re.search(r"_|Errno|0x|Connection\(", ran.stderr)
+
+
 def test_numbers_that_measure_nothing_are_left_out_and_named() -> None:
     found = told(serve(*({"id": "a", "time": AT[k], "t": 4.0, "seq": k, "lat": 52.1} for k in range(2))))
     assert found["left_out"] == ["lat", "seq"]
@@ -151,7 +184,7 @@ def test_hostile_text_is_spelled_out() -> None:
     evil = "\x1b]0;owned\x07[red]\u202e"
     event = {"sensor_id": evil, "measured_at": AT[0], "values": {f"t{evil}": 1.0}}
     output = run(serve(event, evil)).output
-    pasted = tomllib.loads(output[output.index("[sensors") :])
+    pasted = tomllib.loads(output[output.index("[sensors") : output.index("Accepted")])
     assert list(pasted["sensors"]["sources"]["device"]["measures"]) == [f"t{evil}"]
     assert "\x1b" not in output
     assert "\u202e" not in output

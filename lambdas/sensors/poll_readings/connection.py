@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -149,7 +150,7 @@ class Connection:
                 if not chunk:
                     return
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            self._chunks.put(SourceUnreachableError(f"broke off: {error}"))
+            self._chunks.put(SourceUnreachableError(f"broke off: {_why(error)}"))
 
 
 def _answer(pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
@@ -166,7 +167,7 @@ def _answer(pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> url
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
             )
         except urllib3.exceptions.HTTPError as error:
-            raise SourceUnreachableError(f"could not be reached: {error}") from error
+            raise SourceUnreachableError(f"could not be reached: {_why(error)}") from error
         location = response.headers.get("Location")
         if response.status not in _REDIRECTS or location is None:
             return response
@@ -182,6 +183,28 @@ def _answer(pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> url
         if origin != before:
             headers = {name: value for name, value in headers.items() if name != "Authorization"}
     raise SourceRefusedError(response.status)
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong and what to look at, without the classes and addresses that the library tells of."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case socket.gaierror():
+                return "its host is not known; check the url"
+            case ssl.SSLCertVerificationError():
+                return f"certificate verify failed: {cause.verify_message}; check its chain, too"
+            case ssl.SSLError():
+                return f"TLS failed: {(cause.reason or 'no reason').replace('_', ' ').lower()}; check the url's port"
+            case ConnectionRefusedError():
+                return "the connection is refused; check the url's port, and that the source runs"
+            case TimeoutError() | urllib3.exceptions.ReadTimeoutError():
+                return "no whole answer in time; check that it can be reached from here"
+            case OSError() if cause.strerror:
+                return f"{cause.strerror.lower()}; check that it can be reached from here"
+        inner = [one for one in cause.args if isinstance(one, BaseException)]
+        cause = inner[0] if inner else cause.__cause__ or cause.__context__
+    return "it ended the connection, or speaks no HTTP; check the url and the source's own log"
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
