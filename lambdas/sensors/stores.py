@@ -1348,6 +1348,8 @@ def _incident_values(incident: Incident) -> dict[str, Any]:
 
 def _text_values(text: Text) -> dict[str, Any]:
     values = {"kind": text.kind.value, "contact_id": text.contact_id, "state": text.state.value}
+    if text.since:
+        values["since"] = format_time(text.since)
     return {**values, "is_escalation": True} if text.is_escalation else values
 
 
@@ -1393,6 +1395,7 @@ def incident_from_item(item: Mapping[str, Any]) -> Incident:
                 message_id=text.get("message_id", ""),
                 sent_at=parse_time(text["sent_at"]) if "sent_at" in text else None,
                 is_escalation=text.get("is_escalation", False),
+                since=parse_time(text["since"]) if "since" in text else None,
             )
             for key, text in values["texts"].items()
         },

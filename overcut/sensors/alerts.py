@@ -262,7 +262,7 @@ def _told_over(incident: Incident) -> str:
         return f"readings again. There was none from {first} to {last} UTC"
     if incident.kind == STUCK_SENSOR:
         return f"{_short(incident.cause.measure, 24)} stuck from {first} to {last} UTC, now changing"
-    return f"usual values since {last} UTC. The fault began {first}"
+    return f"usual values since {_clock(incident.over_since)} UTC. The fault began {first}"
 
 
 def _compose_many(incidents: Sequence[Incident], first: Incident, kind: TextKind, most: int) -> str:
@@ -292,7 +292,7 @@ def _many(
         names = {incident.equipment.sensor_id: incident.equipment.name for incident in worst_first}
         total, listed = 0, ", worst: "  # how many there are is said
     start = f"{'ALERT ' if kind is TextKind.ALERT else ''}{site}: {len(names)} {things} {what}{listed}"
-    last = max(incident.last_anomalous_at for incident in incidents)
+    last = max(incident.over_since for incident in incidents)
     since = last if kind is TextKind.RECOVERY else first.first_anomalous_at
     rest = f", since {_since(since, kind)} UTC{_hint(kind)}. Ref {first.reference}"
     if is_brief:

@@ -325,6 +325,8 @@ class Text:
 
     Attributes:
         is_escalation: owed because nobody answered the one before.
+        since: what a recovery tells, since when values are usual again. That is before the last anomalous minute where
+            verdicts looked back on the fault for a while.
     """
 
     kind: TextKind
@@ -334,6 +336,7 @@ class Text:
     message_id: str = ""
     sent_at: datetime | None = None
     is_escalation: bool = False
+    since: datetime | None = None
 
     @property
     def text_key(self) -> str:
@@ -424,7 +427,7 @@ class Incident:
 
     Attributes:
         opened_at: the minute that completed its first run when it was opened; its key, and never changed.
-        anomalous_minutes: anomalous readings from first to last; known once it has recovered.
+        anomalous_minutes: anomalous readings until values were usual again; known once it has recovered.
         texts: one record a text, by `text_key`.
         response: the last word counts.
     """
@@ -445,6 +448,12 @@ class Incident:
     def is_answered(self) -> bool:
         """Whether somebody sees to it: nobody else need be told."""
         return self.response is not None and self.response.answer is not Answer.SNOOZE
+
+    @property
+    def over_since(self) -> datetime:
+        """Since when values are usual again, as those are told who were alerted; else the last anomalous minute."""
+        told = (text.since for text in self.texts.values() if text.since)
+        return next(told, self.last_anomalous_at)
 
     @property
     def reference(self) -> str:

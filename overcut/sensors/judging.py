@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from overcut.sensors.cutoffs import Cutoff, UsualRange, in_force
 from overcut.sensors.features import LONGEST_GAP, WINDOW, Feature, repeats
-from overcut.sensors.incidents import EQUIPMENT_FAULT, STUCK_SENSOR, Cause, JudgedReading, RunRule
+from overcut.sensors.incidents import EQUIPMENT_FAULT, STUCK_SENSOR, Cause, JudgedReading, RunRule, find_runs
 from overcut.sensors.models import Model, Score, score_reading
 from overcut.sensors.readings import Reading, format_time
 
@@ -106,6 +106,30 @@ def is_stuck(windows: Windows, cutoff: Cutoff, rule: RunRule) -> bool:
         return False
     needed = cutoff.stuck_after - rule.readings_needed(cutoff.interval) + 1
     return any(repeats(windows[usual.measure]) >= needed for usual in cutoff.ranges if usual.measure in windows)
+
+
+def usual_since(readings: Sequence[Reading], cutoff: Cutoff, last_anomalous_at: datetime, rule: RunRule) -> datetime:
+    """The first reading with usual values after an incident.
+
+    A feature looks back an hour, so after a fault the verdicts may be anomalous for as long: to be back is a jump, too.
+    Values are back after the last run of them outside the usual range; where there is none, since only the verdicts saw
+    the fault, after the last anomalous one.
+
+    Args:
+        readings: of the incident's last `features.WINDOW` intervals, and of its recovery.
+        cutoff: what was in force then.
+    """
+    outside = [
+        JudgedReading(
+            reading.measured_at,
+            any(not usual.low <= reading.values.get(usual.measure, usual.low) <= usual.high for usual in cutoff.ranges),
+        )
+        for reading in readings
+        if reading.measured_at <= last_anomalous_at
+    ]
+    runs = find_runs(outside, cutoff.interval, rule)
+    last = runs[-1].last if runs else last_anomalous_at
+    return next((reading.measured_at for reading in readings if reading.measured_at > last), last_anomalous_at)
 
 
 def explain(

@@ -198,7 +198,7 @@ def test_what_is_over_and_what_is_not_found_have_pages_too(
     pages: Pages, url: str, over: Incident, look: Visit, tmp_path: Path
 ) -> None:
     look.open(url + pages.link(over))
-    assert "Over since 12:40 UTC" in look.page.locator("main").inner_text()
+    assert "Over since 12:09 UTC. It began 11:56 UTC and lasted 13 min." in look.page.locator("main").inner_text()
     assert look.violations() == []
     size = look.page.viewport_size
     assert size

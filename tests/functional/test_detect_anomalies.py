@@ -368,7 +368,7 @@ def test_half_an_hour_without_a_run_is_a_recovery_and_a_text_to_the_same_people(
     recoveries = plant.texts()
     assert recoveries.keys() == alerts.keys() == {"north", "aarhus"}
     assert {body for bodies in recoveries.values() for body in bodies} == {
-        f"OK AGAIN Cold room 3, Aarhus: usual values since 12:08 UTC. The fault began 12:00. Ref {found.reference}"
+        f"OK AGAIN Cold room 3, Aarhus: usual values since 12:09 UTC. The fault began 12:00. Ref {found.reference}"
     }
     one_by_one(plant, usual(39, 41))
     plant.watch(at(42))

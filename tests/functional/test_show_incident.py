@@ -12,7 +12,7 @@ from lambdas.sensors.stores import Sensor
 from overcut.sensors.incidents import Answer, IncidentState, Label, Response, TextKind, TextState
 from tests.functional.conftest import Cloud
 from tests.functional.incident_pages import LINK_HOURS, Pages, served_pages
-from tests.functional.test_watch_sensors import MINUTE, NOON, alert, open_incident
+from tests.functional.test_watch_sensors import MINUTE, NOON, alert, open_incident, recovery
 
 SECRET = "Secret cellar"
 
@@ -72,10 +72,11 @@ def test_what_happened_last_time(pages: Pages) -> None:
         first_anomalous_at=yesterday - 4 * MINUTE,
         last_anomalous_at=yesterday,
         recovered_at=yesterday + 56 * MINUTE,
+        texts={text.text_key: text for text in [replace(recovery(), since=yesterday + 26 * MINUTE)]},
     )
     pages.cloud.incidents.record_missed(before, timedelta(minutes=30))
     token = pages.link(incident)
-    told = "04 Jan 2026 11:56 UTC, it lasted 1 h: temperature 30 C."
+    told = "04 Jan 2026 11:56 UTC, it lasted 30 min: temperature 30 C."
     assert f"{told} Nobody said what it was." in pages.get(token).body
     pages.cloud.incidents.label(before, Label.FAULT)
     assert f"{told} It was a fault." in pages.get(token).body

@@ -102,6 +102,11 @@ def test_the_recovery() -> None:
     assert compose([incident()], TextKind.RECOVERY) == (
         f"OK AGAIN Cold room 3, Lyon: usual values since 12:04 UTC. The fault began 12:00. Ref {incident().reference}"
     )
+    # a verdict looks back on a fault for a while after it
+    text = Text(TextKind.RECOVERY, "day", TextState.OWED, since=NOON + 2 * MINUTE)
+    back = replace(incident(), texts={text.text_key: text})
+    assert "usual values since 12:02 UTC" in compose([back], TextKind.RECOVERY)
+    assert ", since 12:02 UTC. Ref" in compose([back, back], TextKind.RECOVERY)
 
 
 @pytest.mark.parametrize("feature", [feature for feature in FEATURES if feature != "volatility"])

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from overcut.sensors.cohorts import CohortModel, SensorSeries, TrainingRules, train_cohort
 from overcut.sensors.cutoffs import Cutoff, retired
 from overcut.sensors.features import LONGEST_GAP, WINDOW
-from overcut.sensors.incidents import STUCK_SENSOR, RunRule
-from overcut.sensors.judging import Series, Windows, explain, is_stuck, judge
+from overcut.sensors.incidents import STUCK_SENSOR, Episode, RunRule, find_episodes, find_runs
+from overcut.sensors.judging import Series, Windows, explain, is_stuck, judge, usual_since
 from overcut.sensors.models import Model, Score, score_reading
 from overcut.sensors.readings import Reading
 
@@ -326,3 +326,42 @@ def test_from_its_inputs_the_very_same_score_is_made_again(noise: Sequence[float
     assert again.anomaly_score == cause.anomaly_score
     once_more = explain(cause.inputs, cutoff, model, UNITS, STUCK_SENSOR if kind else "equipment")
     assert once_more == cause
+
+
+# --- since when values are usual again ---
+
+
+def _incident(values: Sequence[float]) -> tuple[list[Reading], Episode]:
+    """Readings of a temperature, and the one incident that is judged from them."""
+    cohort = trained()
+    columns = {**ahead(len(values)), "temperature": list(values)}
+    judged = judge(series_of(columns), 0, [cutoff_of(cohort)], lambda _: model_of(cohort), RULE)
+    (episode,) = find_episodes(find_runs(judged, MINUTE, RULE), judged, RULE)
+    rows = zip(judged, columns["temperature"], columns["humidity"], strict=True)
+    return [
+        Reading("a", one.measured_at, {"temperature": temperature, "humidity": humidity})
+        for one, temperature, humidity in rows
+    ], episode
+
+
+def test_values_are_usual_again_when_they_are_and_not_when_the_verdicts_are() -> None:
+    values = ahead()["temperature"]
+    values[120:145] = [18.0] * 25
+    readings, episode = _incident(values)
+    first, back = TRAINED_AT + 120 * MINUTE, TRAINED_AT + 145 * MINUTE
+    assert episode.first_anomalous_at == first
+    assert episode.last_anomalous_at > back + 20 * MINUTE
+    assert usual_since(readings, cutoff_of(trained()), episode.last_anomalous_at, RULE) == back
+    # a reading that is a little out now and then, as one in fifty is, does not move that
+    readings[150] = Reading("a", readings[150].measured_at, {"temperature": 8.0, "humidity": 50.0})
+    assert usual_since(readings, cutoff_of(trained()), episode.last_anomalous_at, RULE) == back
+
+
+def test_where_no_value_was_out_of_its_range_the_verdicts_tell() -> None:
+    cutoff = cutoff_of(trained())
+    (temperature, _) = cutoff.ranges
+    values = ahead()["temperature"]
+    values[120:200] = [temperature.high] * 80
+    readings, episode = _incident(values)
+    last = episode.last_anomalous_at
+    assert usual_since(readings, cutoff, last, RULE) == last + MINUTE

@@ -23,6 +23,7 @@ from overcut.sensors.alerts import (
 from overcut.sensors.cutoffs import CACHE_FOR, Cutoff, in_force
 from overcut.sensors.features import WINDOW
 from overcut.sensors.incidents import (
+    EQUIPMENT_FAULT,
     KINDS,
     Change,
     ChangeKind,
@@ -38,7 +39,7 @@ from overcut.sensors.incidents import (
     decide,
     find_runs,
 )
-from overcut.sensors.judging import Series, explain, judge
+from overcut.sensors.judging import Series, explain, judge, usual_since
 from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, format_time
 
@@ -387,14 +388,15 @@ class Detector:
             case ChangeKind.RECOVER if episode.recovered_at:
                 over = self._incidents.get(sensor_id, episode.opened_at, kind)
                 was_learned = over is not None and over.state is IncidentState.NEW_NORMAL
+                since = self._usual_since(sensor_id, episode, over, episode.recovered_at)
                 self._incidents.update(
                     sensor_id,
                     kind,
                     change,
                     state=(IncidentState.NEW_NORMAL if was_learned else IncidentState.RECOVERED).value,
                     recovered_at=format_time(episode.recovered_at),
-                    anomalous_minutes=self._anomalous_minutes(sensor_id, kind, episode, window),
-                    texts=_texts_of_recovery(over.texts if over else {}),
+                    anomalous_minutes=self._anomalous_minutes(sensor_id, kind, episode, window, since),
+                    texts=_texts_of_recovery(over.texts if over else {}, since),
                 )
                 self._outcomes.count("IncidentsRecovered")
             case ChangeKind.MISS:
@@ -442,7 +444,20 @@ class Detector:
             texts={text.text_key: text for text in texts},
         )
 
-    def _anomalous_minutes(self, sensor_id: str, kind: str, episode: Episode, window: Sequence[JudgedReading]) -> int:
+    def _usual_since(self, sensor_id: str, episode: Episode, over: Incident | None, recovered_at: datetime) -> datetime:
+        last = episode.last_anomalous_at
+        cutoff = in_force(self._cutoffs(sensor_id, last), last)
+        if over is None or cutoff is None:
+            return recovered_at
+        by_value = over.kind == EQUIPMENT_FAULT and over.cause.feature != "volatility"
+        first = max(episode.first_anomalous_at, last - WINDOW * cutoff.interval) if by_value else last
+        readings = self._readings.between(sensor_id, first, recovered_at)
+        return usual_since(readings, cutoff, last, self._rule)
+
+    def _anomalous_minutes(
+        self, sensor_id: str, kind: str, episode: Episode, window: Sequence[JudgedReading], until: datetime
+    ) -> int:
+        """How many readings were anomalous before `until`."""
         if window[0].measured_at > episode.first_anomalous_at:
             earlier = self._readings.before(sensor_id, episode.first_anomalous_at, WINDOW - 1)
             readings = self._readings.between(sensor_id, episode.first_anomalous_at, episode.last_anomalous_at)
@@ -450,9 +465,7 @@ class Detector:
             judged = self._judge.judge(Series.of([*earlier, *readings]), len(earlier), cutoffs)
             window = [one.of_kind(kind) for one in judged]
         return sum(
-            1
-            for judged in window
-            if judged.is_anomaly and episode.first_anomalous_at <= judged.measured_at <= episode.last_anomalous_at
+            1 for judged in window if judged.is_anomaly and episode.first_anomalous_at <= judged.measured_at < until
         )
 
     def _is_fresh(self, window: Sequence[JudgedReading], arrivals: Sequence[Arrival]) -> bool:
@@ -467,14 +480,14 @@ class Detector:
         return True
 
 
-def _texts_of_recovery(told: Mapping[str, Text]) -> Mapping[str, Text]:
+def _texts_of_recovery(told: Mapping[str, Text], since: datetime) -> Mapping[str, Text]:
     """Those who were told, or will be, are told that it is over; what was never told is for the digest."""
     texts: dict[str, Text] = {}
     for key, text in told.items():
         if text.state is TextState.WAITING:
             texts[key] = Text(text.kind, text.contact_id, TextState.DIGEST)
         elif text.kind is TextKind.ALERT and text.state is not TextState.DIGEST:
-            recovery = Text(TextKind.RECOVERY, text.contact_id, TextState.OWED)
+            recovery = Text(TextKind.RECOVERY, text.contact_id, TextState.OWED, since=since)
             texts[recovery.text_key] = recovery
     return texts
 

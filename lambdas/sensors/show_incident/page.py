@@ -150,8 +150,8 @@ def _now(main: ET.Element, shown: Shown) -> None:
         usual = f", usual {_number(shown.usual[0])} to {_number(shown.usual[1])}" if shown.usual else ""
         _sub(main, "p", visible(f"{told}{usual}"))
     if incident.recovered_at is not None:
-        lasted = _duration(incident.recovered_at - began)
-        over = _moment(incident.recovered_at, shown.now)
+        lasted = _duration(incident.over_since - began)
+        over = _moment(incident.over_since, shown.now)
         state = f"Over since {over}. It began {_moment(began, shown.now)} and lasted {lasted}."
     else:
         state = f"Abnormal since {_moment(began, shown.now)}, for {_duration(shown.now - began)}."
@@ -213,7 +213,7 @@ def _last_time(before: KnownIncident | None) -> str:
     one = before.incident
     began = f"{one.first_anomalous_at:%d %b %Y %H:%M} UTC"
     if one.recovered_at is not None:
-        lasted = f", it lasted {_duration(one.recovered_at - one.first_anomalous_at)}"
+        lasted = f", it lasted {_duration(one.over_since - one.first_anomalous_at)}"
     else:
         lasted = ", it was noticed too late to tell anybody" if one.state is IncidentState.MISSED else ""
     what = "no readings" if one.kind in SILENCES else f"{one.cause.measure} {_with_unit(one.cause)}"
@@ -307,7 +307,7 @@ def _points(readings: Sequence[Reading], measure: str) -> list[tuple[float, floa
 def _fault(svg: ET.Element, axes: _Axes, incident: Incident) -> None:
     begins = axes.x(incident.first_anomalous_at.timestamp())
     is_over = incident.recovered_at is not None
-    ends = axes.x(incident.last_anomalous_at.timestamp()) if is_over else float(WIDTH - RIGHT)
+    ends = axes.x(incident.over_since.timestamp()) if is_over else float(WIDTH - RIGHT)
     _rectangle(svg, "fault", begins, TOP, max(ends - begins, 1.5), HEIGHT - TOP - FOOT)
 
 
