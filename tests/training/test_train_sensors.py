@@ -363,6 +363,11 @@ def test_a_slow_sensor_is_learned_from_more_of_the_past(cloud: Cloud) -> None:
     assert len(found["fast"].measured_at) == 14 * 60
 
 
+def test_a_day_that_ended_before_the_window_has_nothing_to_learn_from(cloud: Cloud) -> None:
+    export_readings(cloud, {"early": readings_of("fridge-1", range(60))})
+    assert list(read_window(cloud.data, MIDNIGHT + timedelta(hours=25), timedelta(hours=23))) == []
+
+
 def test_exports_whose_times_have_another_unit_are_refused(cloud: Cloud) -> None:
     """Taken for microseconds they would be of another year, and left out without a word."""
     stored, _ = readings_to_parquet(readings_of("fridge-1", range(60)))

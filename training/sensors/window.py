@@ -119,6 +119,8 @@ def _read_bucket(
     order = order[sorting]
     is_last = np.append(order[1:] != order[:-1], True)[: len(order)]
     order, values = order[is_last], values[sorting[is_last]]
+    if not len(order):
+        return  # what the first hour holds may be from before the window
     columns, times = order >> _TIME_BITS, (order & ((1 << _TIME_BITS) - 1)) + first
     del order, sorting, of_sensor, of_measure
     found: dict[int, dict[str, Column]] = {}
