@@ -19,6 +19,7 @@ from tests.conftest import synthesized
 from tests.functional.conftest import sensors_cloud
 from tests.functional.incident_pages import Pages, served_pages, url_event
 from tests.functional.test_watch_sensors import MINUTE, NOON, alert
+from workbench.demonstration.sensors import KEPT, as_kept
 
 HOSTILE = "<script>alert(1)</script>\u202e Kühlraum №3 \"'&"
 
@@ -191,6 +192,22 @@ def test_a_hostile_name_is_text(pages: Pages, url: str, look: Visit, tmp_path: P
     assert not look.is_wider_than_its_window()
     assert look.violations() == []
     assert look.said == []
+
+
+def test_the_page_that_a_demonstration_keeps_says_that_its_buttons_do_nothing(
+    pages: Pages, incident: Incident, look: Visit, tmp_path: Path
+) -> None:
+    page = pages.get(pages.link(incident))
+    kept = tmp_path / "incident.html"
+    kept.write_text(as_kept(page.body), encoding="utf-8")
+    look.page.goto(kept.as_uri())
+    assert page.nonce not in kept.read_text()
+    assert KEPT in look.page.locator("main").inner_text()
+    buttons = look.page.get_by_role("button").all()
+    assert len(buttons) == 3
+    assert all(button.is_disabled() for button in buttons)
+    assert look.violations() == []
+    assert set(look.requested) == {kept.as_uri()}
 
 
 @EVERY_LOOK

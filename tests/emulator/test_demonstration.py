@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.conftest import recorded_data
 from tests.emulator.decisions import refused, spared, unexplained
 from workbench.cloud.environment import client_environment
 from workbench.cloud.processes import EmbeddedCloud
+from workbench.demonstration.sensors import KEPT
 from workbench.readings_files import read_readings, write_readings
 from workbench.simulate import simulate_unit
 
@@ -106,17 +108,21 @@ def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
     summary = simulated.summary()
     (incident,) = summary["incidents"]
     # the simulated unit's fault is 25 minutes long and begins 40 minutes into the live part; until 01:37 it is most of
-    # what a jump is measured from, and being back is one; half an hour later it has recovered
+    # what a jump is measured from, and being back is one; half an hour later that is over, too
     assert incident == {
         "sensor_id": "unit-1",
         "kind": "equipment",
         "first_anomalous_at": "2026-03-03T00:40:00Z",
         "opened_at": "2026-03-03T00:44:00Z",
+        "usual_since": "2026-03-03T01:05:00Z",
         "recovered_at": "2026-03-03T02:07:00Z",
-        "anomalous_minutes": 58,
+        "anomalous_minutes": 25,
     }
     assert [text["kind"] for text in summary["texts"]] == ["alert", "recovery"]
     assert all(len(text["body"]) <= 160 for text in summary["texts"])
+    assert summary["texts"][1]["body"].startswith(
+        "OK AGAIN unit-1, no site yet: usual values since 01:05 UTC. The fault began 00:40. Ref "
+    )
     assert summary["readings"] == {"streamed": 1590, "stored": 1590, "quarantined": 0}
     assert summary["asked"] == [
         {
@@ -137,6 +143,20 @@ def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
     assert EmbeddedCloud(simulated.state / "cloud").status() is None
 
 
+def test_what_it_leaves_is_told_by_its_own_clock(simulated: Demo) -> None:
+    simulated.summary()
+    report = (simulated.state / "report.html").read_text()
+    # two and a half hours after the history, and a little for the last text
+    ends = re.search(r"2026-03-02 00:00 to (\d{4}-\d\d-\d\d \d\d):\d\d\. Every time is UTC, by the clock", report)
+    assert ends
+    assert "2026-03-03 02" <= ends[1] <= "2026-03-03 12"
+    days = set(re.findall(r"20\d\d-\d\d-\d\d", report))
+    assert days == {"2026-03-02", "2026-03-03"}
+    page = (simulated.state / "incident.html").read_text()
+    assert "Abnormal since 00:40 UTC" in page
+    assert KEPT in page
+
+
 def test_its_roles_suffice_and_each_grant_is_needed(simulated: Demo) -> None:
     simulated.summary()
     assert refused(simulated.state) == []
@@ -153,6 +173,7 @@ def test_the_recorded_fault_is_found_to_the_minute(recorded: tuple[Demo, Demo], 
             "kind": "equipment",
             "first_anomalous_at": "2021-06-10T12:02:00Z",
             "opened_at": "2021-06-10T12:06:00Z",
+            "usual_since": "2021-06-10T12:11:00Z",
             "recovered_at": "2021-06-10T12:40:00Z",
             "anomalous_minutes": 9,
         }

@@ -60,7 +60,7 @@ def test_the_model_was_trained_on_what_spark_extracted(told: tuple[dict[str, Any
         "status": "SUCCEEDED",
         "decision": "promoted",
         "jobs": 11,
-        "runs": 3260,
+        "runs": 3258,
     }
     assert summary["etl_jobs"]["lake"]["rejected"] == 1
 
@@ -83,7 +83,9 @@ def test_a_person_sees_the_lake_the_job_the_predictions_and_the_ticket(told: tup
     for words in (
         "Filling the data lake",
         "lines of the lake",
-        "a model of",
+        "3258 runs of 12 jobs",
+        "a model of 11 jobs, promoted; still learning (under 8 runs): 1",
+        "33 runs of 10 jobs; not due that day: leads_weekly, ledger_monthly",
         "Runs of Wednesday",
         "ticket opened (sent)",
         "comment added (sent)",

@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,21 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from lambdas.runtime.clock import ClockFace
 from overcut.sensors.readings import Reading
 from workbench.cloud.deploy import DeployError, Deployment, Outputs
 from workbench.cloud.state import Running
 from workbench.demonstration import assembly, commands
 from workbench.demonstration import house as house_module
 from workbench.demonstration.commands import demo
-from workbench.demonstration.house import DemonstrationError, House, play
+from workbench.demonstration.etl_jobs import SEED, EtlJobsPart
+from workbench.demonstration.house import INCIDENT_PAGE, DemonstrationError, House, play
 from workbench.demonstration.progress import progress
-from workbench.demonstration.script import ScriptError, recorded_script
+from workbench.demonstration.script import ScriptError, recorded_script, simulated_script
 from workbench.demonstration.sensors import rounded
 from workbench.demonstration.stage_file import write_stage_file
 from workbench.readings_files import write_readings
+from workbench.simulate_job_runs import demonstration_jobs
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -147,6 +150,8 @@ class FakeDeployment(Deployment):
 class FakePart:
     """Plays by telling what it found."""
 
+    begins = START
+
     def __init__(self, pipeline: str, told: list[str], fails: bool = False) -> None:
         self.pipeline = pipeline
         self.parameters = {f"{pipeline}:Number": "1"}
@@ -188,6 +193,40 @@ def test_the_parts_share_one_deployment_and_one_summary(tmp_path: Path) -> None:
     stage = tomllib.loads((tmp_path / "stage.toml").read_text())
     assert [stage[pipeline]["training_window_days"] for pipeline in ("sensors", "etl_jobs")] == [21, 21]
     assert FakeCloud.ended == 1
+
+
+@pytest.mark.usefixtures("without_a_cloud")
+def test_it_ends_with_what_to_open_and_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / INCIDENT_PAGE).write_text("an earlier demonstration's")
+    play([FakePart("sensors", [])], tmp_path, Console(width=80))
+    said = capsys.readouterr().out.partition("Next:\n")[2]
+    assert "  open report.html\n" in said
+    assert INCIDENT_PAGE not in said
+    commands = [line.split("overcut ")[1].split()[0] for line in said.splitlines() if "bin/overcut " in line]
+    assert commands == ["demo", "init"]
+
+
+def test_both_parts_end_at_the_same_moment() -> None:
+    _, _, last = demonstration_jobs(SEED).live_days
+    begins = simulated_script(None).train_until
+    assert begins == datetime.combine(last, time(), UTC) + timedelta(days=1)
+
+
+def test_jobs_alone_are_told_of_as_of_their_last_day(tmp_path: Path) -> None:
+    house = House(tmp_path, Console(quiet=True), "http://127.0.0.1:1")
+    part = EtlJobsPart()
+    with part.prepared(house):
+        assert (part.begins, house.clock.now()) == (
+            datetime(2026, 4, 15, tzinfo=UTC),
+            datetime(2026, 4, 18, tzinfo=UTC),
+        )
+    # the sensors' part keeps its clock
+    house.clock.set(ClockFace(origin=5.0, wall=0.0, speed=0.0, ttl_offset=0.0))
+    with part.prepared(house):
+        assert house.clock.now() == datetime.fromtimestamp(5, UTC)
 
 
 @pytest.mark.usefixtures("without_a_cloud")

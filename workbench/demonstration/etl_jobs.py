@@ -12,15 +12,18 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from lambdas.runtime.clock import ClockFace
+from overcut.etl_jobs.features import MIN_RUNS
 from overcut.etl_jobs.layout import LAKE_PREFIX
 from overcut.etl_jobs.tickets import Action, Entry, TicketHead
 from overcut.etl_jobs.verdicts import Judgement, Verdict
+from workbench.csv_files import counted
 from workbench.demonstration.house import DemonstrationError, House
 from workbench.demonstration.progress import progress, step
 from workbench.demonstration.questions import asked
 from workbench.etl_jobs_system import EtlJobsSystem, comments, summary_of
 from workbench.lake import LakePrefix, write_lake
-from workbench.simulate_job_runs import demonstration_jobs
+from workbench.simulate_job_runs import Demonstration, demonstration_jobs
 from workbench.workflows import Execution
 
 SEED = 7
@@ -29,6 +32,8 @@ QUESTION = """SELECT job_name, started_at, records_processed, usual_records,
   (SELECT count(*) FROM job_runs AS past WHERE past.job_name = one.job_name) AS runs_before
 FROM verdicts AS one WHERE judgement = 'anomalous' ORDER BY started_at"""
 NEVER = "cron(0 0 1 1 ? 2199)"
+# a model judges what is recorded once it is there, and this machine may be slow to train it
+TRAINED_BEFORE = timedelta(hours=1)
 _ACTIONS = {Action.OPEN: "ticket opened", Action.COMMENT: "comment added", Action.CLOSE: "ticket closed"}
 _COLOURS = {Judgement.HEALTHY: "green", Judgement.LEARNING: "yellow"}
 
@@ -39,9 +44,20 @@ class EtlJobsPart:
     pipeline = "etl_jobs"
     parameters: Mapping[str, str] = {}
 
+    def __init__(self) -> None:
+        self._script = demonstration_jobs(SEED)
+
+    @property
+    def begins(self) -> datetime:
+        return _midnight(self._script.live_days[0])
+
     @contextmanager
     def prepared(self, house: House) -> Iterator[Mapping[str, Any]]:
         """The demonstration starts the workflows itself: the hour may turn while it runs, and its days are others."""
+        if not house.clock.path.exists():
+            # the sensors' part has its own; what is told of this one alone is as of its last day
+            ends = _midnight(self._script.live_days[-1] + timedelta(days=1))
+            house.clock.set(ClockFace(origin=ends.timestamp(), wall=0.0, speed=0.0, ttl_offset=0.0))
         yield {"training_schedule": NEVER, "prediction_schedule": NEVER}
 
     def run(self, house: House) -> dict[str, Any]:
@@ -51,23 +67,23 @@ class EtlJobsPart:
             DemonstrationError: it could not go on.
         """
         system = EtlJobsSystem(house.outputs[EtlJobsSystem.stack("local")], house.session, house.url)
-        return _Play(house, system).run()
+        return _Play(self._script, house, system).run()
 
 
 class _Play:
     """One run against a deployed pipeline."""
 
-    def __init__(self, house: House, system: EtlJobsSystem) -> None:
+    def __init__(self, script: Demonstration, house: House, system: EtlJobsSystem) -> None:
         self._house = house
         self._console = house.console
         self._system = system
-        self._script = demonstration_jobs(SEED)
+        self._script = script
         self._told: set[tuple[str, str]] = set()
 
     def run(self) -> dict[str, Any]:
         lake, live = dict(self._script.jobs.lake()), self._script.live_days
         lines = self._fill_lake({day: records for day, records in lake.items() if day < live[0]})
-        training, extracted = self._train(_midnight(live[0]))
+        training, extracted = self._train(_midnight(live[0]) - TRAINED_BEFORE)
         days = []
         for day in live:
             lines += self._fill_lake({day: lake[day]})
@@ -88,7 +104,8 @@ class _Play:
     def _fill_lake(self, days: Mapping[date, list[str]]) -> int:
         lake = LakePrefix(self._system.bucket, LAKE_PREFIX)
         lines = sum(map(len, days.values()))
-        with step(self._console, f"Filling the data lake: {lines:,} records, {min(days)} to {max(days)}"):
+        when = f"{min(days)} to {max(days)}" if len(days) > 1 else f"{min(days)}"
+        with step(self._console, f"Filling the data lake: {lines:,} records, {when}"):
             return write_lake(lake, days.items(), name="records").lines
 
     def _train(self, until: datetime) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -100,8 +117,10 @@ class _Play:
         decision = self._system.decision(execution.output["training_job"]["TrainingJobName"])
         self._console.print(
             f"  Spark: {extracted['lines']} lines of the lake, {extracted['rejected']} kept aside,"
-            f" {extracted['runs']} runs; SageMaker: a model of {decision['jobs']} jobs, {decision['learning']} still"
-            f" learning, {decision['decision']}"
+            f" {extracted['runs']} runs of {counted(decision['jobs'] + decision['learning'], 'job')}\n"
+            f"  SageMaker: a model of {counted(decision['jobs'], 'job')}, {decision['decision']};"
+            f" still learning (under {MIN_RUNS} runs): {decision['learning']}",
+            highlight=False,
         )
         if decision["decision"] != "promoted":
             raise DemonstrationError(f"the model was held: {decision['reason']}")
@@ -121,6 +140,10 @@ class _Play:
         self._demand(execution, "the prediction workflow")
         judged = [one for one in self._system.verdicts() if one.recorded_at.date() == day]
         self._show_verdicts(f"Runs of {day:%A}", judged)
+        jobs = {one.job_name for one in judged}
+        resting = sorted({history.job.name for history in self._script.jobs.histories} - jobs)
+        told = f"  {counted(len(judged), 'run')} of {counted(len(jobs), 'job')}"
+        self._console.print(f"{told}; not due that day: {', '.join(resting) or 'none'}", highlight=False)
         for head, entries in self._system.tickets.everything():
             for entry in entries:
                 self._tell_once(head, entry)

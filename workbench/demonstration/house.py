@@ -6,9 +6,9 @@ cloud up ─▶ cdk bootstrap ─▶ one assembly ─▶ one cdk deploy ─▶ t
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from overcut import OvercutError
 from stacks.stage import Stage, read_stage
 from workbench.cloud.deploy import Deployment, Outputs
 from workbench.cloud.environment import REGION
-from workbench.cloud.processes import EmbeddedCloud, NothingRunsError
+from workbench.cloud.processes import CHECKOUT, EmbeddedCloud, NothingRunsError
 from workbench.demonstration.assembly import synthesized
 from workbench.demonstration.progress import Advance, step
 from workbench.demonstration.stage_file import write_stage_file
@@ -29,8 +29,7 @@ from workbench.report_commands import write_report
 from workbench.sensors_system import SensorsSystem
 
 PATIENCE_SECONDS = 240.0
-# how much of a demonstration's past is in its report
-REPORTED = timedelta(days=120)
+INCIDENT_PAGE = "incident.html"
 _LOOK_SECONDS = 0.3
 
 
@@ -44,7 +43,7 @@ class House:
     Attributes:
         state: the demonstration's folder.
         console: where people are told.
-        clock: of everything that is deployed; it is the machine's own until a part sets it.
+        clock: of everything that is deployed; the machine's own until a part sets it; it stands still at the end.
         url: the cloud's endpoint.
         session: for the SDK; every client needs `endpoint_url=house.url`.
         outputs: of each deployed stack, by its name.
@@ -85,18 +84,17 @@ class House:
         with step(self.console, "Deploying: cdk deploy --all"):
             self.outputs = deployment.deploy(parameters=parameters)
 
-    def write_report(self) -> None:
-        """Write what the deployed pipelines have seen, as a page."""
+    def write_report(self, since: datetime) -> None:
+        """Write what the deployed pipelines have seen since a moment of the clock, as a page."""
         sensors = self.outputs.get(SensorsSystem.stack(self.stage.name))
         jobs = self.outputs.get(EtlJobsSystem.stack(self.stage.name))
-        now = self.clock.now()
         write_report(
             self.state / "report.html",
             self.stage,
             SensorsSystem(sensors, self.session, self.url) if sensors else None,
             EtlJobsSystem(jobs, self.session, self.url) if jobs else None,
-            now - REPORTED,
-            now,
+            since,
+            self.clock.now(),
         )
 
     def wait(
@@ -133,6 +131,7 @@ class Part(Protocol):
     Attributes:
         pipeline: its table's name in a stage file: `sensors`.
         parameters: of its stack, as `Stack:Name`.
+        begins: the first moment that its report is about.
     """
 
     @property
@@ -140,6 +139,9 @@ class Part(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, str]: ...
+
+    @property
+    def begins(self) -> datetime: ...
 
     def prepared(self, house: House) -> AbstractContextManager[Mapping[str, Any]]:
         """Start what the pipeline talks to, until the demonstration ends, before anything is deployed.
@@ -166,7 +168,7 @@ def play(parts: Sequence[Part], state: Path, console: Console) -> dict[str, Any]
             running = cloud.up(owner_pid=os.getpid())
             until_the_end.callback(_end, cloud)
         # an earlier demonstration's: its clock would be obeyed
-        for left in ("summary.json", "clock.json", "report.html"):
+        for left in ("summary.json", "clock.json", "report.html", INCIDENT_PAGE):
             (state / left).unlink(missing_ok=True)
         house = House(state, console, running.url)
         pipelines = {part.pipeline: until_the_end.enter_context(part.prepared(house)) for part in parts}
@@ -174,12 +176,34 @@ def play(parts: Sequence[Part], state: Path, console: Console) -> dict[str, Any]
         for part in parts:
             summary |= part.run(house)
         with step(console, "Writing the report"):
-            house.write_report()
+            house.write_report(min(part.begins for part in parts))
     summary["seconds"] = round(time.monotonic() - began, 1)
     (state / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    console.print(f"{summary['seconds']:.0f} s. Summary: {state / 'summary.json'}", soft_wrap=True)
-    console.print(f"The report, for any browser: {state / 'report.html'}", soft_wrap=True)
+    console.print(f"It took {summary['seconds']:.0f} s; {_shown(state / 'summary.json')} has it in figures.\n")
+    console.print("Next:")
+    for what, why in _next(state):
+        console.print(f"  {what}", style="bold", highlight=False, soft_wrap=True)
+        console.print(f"      {why}", highlight=False, soft_wrap=True)
     return summary
+
+
+def _next(state: Path) -> Iterator[tuple[str, str]]:
+    """What to open and what to type after a demonstration, each with what for."""
+    overcut = _shown(CHECKOUT / ".venv" / "bin" / "overcut")
+    if (state / INCIDENT_PAGE).exists():
+        yield f"open {_shown(state / INCIDENT_PAGE)}", "the page that the text links to, as a phone saw it then"
+    yield f"open {_shown(state / 'report.html')}", "all that was seen: incidents, scores, cutoffs, runs, tickets"
+    yield (
+        f"{overcut} demo --readings FILE.csv",
+        "the same with readings of yours: sensor_id,measured_at,<one per measure>",
+    )
+    yield f"{overcut} init config/plant.toml", "describe a deployment of your own; docs/deploy.md goes on from there"
+
+
+def _shown(path: Path) -> str:
+    """A path as it is typed from where one is."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _end(cloud: EmbeddedCloud) -> None:

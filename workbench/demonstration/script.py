@@ -24,7 +24,8 @@ SOURCE_ID = "device"
 _SEED = 20
 _HISTORY_DAYS = 3.0
 _LIVE_HOURS = 2.5
-_STARTED_AT = datetime(2026, 3, 2, tzinfo=UTC)
+# the live part begins where the last day ends that the ETL pipeline's part judges
+_STARTED_AT = datetime(2026, 4, 15, tzinfo=UTC)
 _SIMULATED_SPEED = 180.0
 # of a file's own readings, the first part is learned from
 _LEARNED_SHARE = 2 / 3

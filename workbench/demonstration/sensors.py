@@ -3,10 +3,12 @@
 stream history ─▶ train ─▶ stream the rest, faster than real time ─▶ text ─▶ recovery
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -17,11 +19,11 @@ from rich.table import Table
 from lambdas.runtime.clock import ClockFace, FileClock
 from overcut.sensors.alerts import needs_attention
 from overcut.sensors.cutoffs import Cutoff
-from overcut.sensors.incidents import EQUIPMENT_FAULT, Incident, IncidentState, TextState
+from overcut.sensors.incidents import EQUIPMENT_FAULT, Incident, IncidentState, TextKind, TextState
 from overcut.sensors.readings import Reading, format_time
 from stacks.stage import phone_parameter, read_stage
 from workbench.csv_files import counted
-from workbench.demonstration.house import PATIENCE_SECONDS, DemonstrationError, House
+from workbench.demonstration.house import INCIDENT_PAGE, PATIENCE_SECONDS, DemonstrationError, House
 from workbench.demonstration.progress import progress, step
 from workbench.demonstration.questions import asked
 from workbench.demonstration.script import SOURCE_ID, Script
@@ -34,6 +36,8 @@ PHONE_NUMBER = "+12025550123"
 SILENT_AFTER_MINUTES = 7 * 24 * 60
 # a text that was not sent at once leaves with the sweep of the next minute, or the one after
 SWEEP_SECONDS = 130.0
+PAGE_SECONDS = 60.0
+KEPT = "Kept from a demonstration. In a deployment each button is an answer, without an account; here it does nothing."
 QUESTION = "SELECT reference, name, first_anomalous_at, value, usual_high, texts_sent FROM incidents"
 
 
@@ -49,6 +53,10 @@ class SensorsPart:
     def parameters(self) -> Mapping[str, str]:
         contacts = read_stage("local").with_sensors().sensors.contacts
         return {f"{SensorsSystem.stack('local')}:{phone_parameter(contact)}": PHONE_NUMBER for contact in contacts}
+
+    @property
+    def begins(self) -> datetime:
+        return self._script.readings[0].measured_at
 
     @contextmanager
     def prepared(self, house: House) -> Iterator[Mapping[str, Any]]:
@@ -173,6 +181,9 @@ class _Play:
             while any(_owes(incident) for incident in self._system.all_incidents()) and time.monotonic() < ends:
                 time.sleep(0.5)
         self._show_incidents()
+        # what comes after this is no part of it: the present is when its last text was sent
+        now = self._clock.now().timestamp()
+        self._clock.set(replace(self._clock.face(), origin=now, wall=time.time(), speed=0.0))
 
     def _export(self) -> None:
         with step(self._console, "Exporting, for questions in SQL"):
@@ -186,12 +197,30 @@ class _Play:
             for key, text in incident.texts.items():
                 self._tell_once(f"{incident.reference} {key} {text.state}", self._of_text(incident, key, text.state))
             self._tell_once(f"{incident.reference} {incident.state}", _of_incident(incident))
+            if any(one.kind is TextKind.ALERT and one.state is TextState.SENT for one in incident.texts.values()):
+                self._keep_page()
 
     def _tell_once(self, what: str, words: str | None) -> None:
         if what not in self._seen:
             self._seen.add(what)
             if words:
-                self._console.print(f"  [dim]{self._clock.now():%H:%M}[/dim] {words}")
+                self._console.print(f"  [dim]{self._clock.now():%H:%M} UTC[/dim] {words}")
+
+    def _keep_page(self) -> None:
+        """Open the first text's link as its phone would, and keep what it shows."""
+        path = self._house.state / INCIDENT_PAGE
+        if path.exists():
+            return
+        links = (word for text in received_texts(self._house.url) for word in text["body"].split() if "://" in word)
+        host, _, token = next(links, "").removeprefix("https://").partition("/")
+        address = f"{self._house.url}/_aws/lambda-url/{host.partition('.')[0]}/{token}"
+        try:
+            page = httpx.get(address, trust_env=False, timeout=PAGE_SECONDS).raise_for_status().text
+        except httpx.HTTPError as error:
+            raise DemonstrationError(
+                f"the text's link did not open: {error}; logs are in {self._house.logs}"
+            ) from error
+        path.write_text(as_kept(page), encoding="utf-8")
 
     @staticmethod
     def _of_text(incident: Incident, key: str, state: TextState) -> str | None:
@@ -228,6 +257,17 @@ class _Play:
         )
 
 
+def as_kept(page: str) -> str:
+    """An incident's page as a file: it says that its buttons answer nothing here, and they do not."""
+    form = re.compile(r'<form method="post"><input [^>]*name="nonce"[^>]*>')
+    told = f'<p class="notice">{KEPT}</p><form>'
+    kept, forms = form.subn(told, page)
+    if forms != 1:
+        raise DemonstrationError("the page of the incident has no form, or more than one")
+    kept = kept.replace("<button ", "<button disabled ")
+    return kept.replace("</style>", "button:disabled { opacity: .55; }\n</style>")
+
+
 def rounded(value: float) -> str:
     """A value as people read it: three digits, or all before the point."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -259,7 +299,8 @@ def _owes(incident: Incident) -> bool:
 def _of_incident(incident: Incident) -> str | None:
     name, since = escape(incident.equipment.name), f"{incident.first_anomalous_at:%H:%M}"
     if incident.state is IncidentState.RECOVERED and incident.recovered_at:
-        return f"[green]recovered[/green]: {name}, after {incident.anomalous_minutes} anomalous minutes"
+        lasted = f"{incident.anomalous_minutes} anomalous minutes"
+        return f"[green]recovered[/green]: {name}, usual again since {incident.over_since:%H:%M}, after {lasted}"
     if incident.state is IncidentState.OPEN and incident.kind == EQUIPMENT_FAULT:
         return f"[red]incident[/red] {incident.reference}: {name}, anomalous since {since}"
     return None
@@ -271,6 +312,7 @@ def _summary_of(incident: Incident) -> dict[str, Any]:
         "kind": incident.kind,
         "first_anomalous_at": format_time(incident.first_anomalous_at),
         "opened_at": format_time(incident.opened_at),
+        "usual_since": format_time(incident.over_since) if incident.recovered_at else None,
         "recovered_at": format_time(incident.recovered_at) if incident.recovered_at else None,
         "anomalous_minutes": incident.anomalous_minutes,
     }
