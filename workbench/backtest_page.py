@@ -15,14 +15,18 @@ from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.incidents import STUCK_SENSOR
 from overcut.sensors.readings import Reading, format_time
 from workbench.pages import (
+    FOOT,
+    HEAD,
     LEFT,
     RIGHT,
     WIDTH,
     Axes,
     at,
     axes_of,
+    below,
     counted,
     document,
+    legend,
     level,
     nice_step,
     panel,
@@ -34,7 +38,7 @@ from workbench.pages import (
     written,
 )
 
-READINGS_HEIGHT, SCORES_HEIGHT, GAP, FOOT = 150, 90, 14, 22
+READINGS_HEIGHT, SCORES_HEIGHT = 120, 80
 FARTHEST_SHOWN = 5
 
 
@@ -129,24 +133,24 @@ def _picture(
     measures = list(dict.fromkeys(measure for reading in readings for measure in reading.values))
     times = np.array([reading.measured_at.timestamp() for reading in readings])
     first, last = float(times[0]), float(times[-1])
-    scores_top = 8 + len(measures) * (READINGS_HEIGHT + GAP)
+    scores_top = HEAD + len(measures) * (READINGS_HEIGHT + HEAD)
     bottom = scores_top + SCORES_HEIGHT
     told = f"readings of {sensor_id} with anomaly scores, {len(faults)} faults and {len(incidents)} incidents"
     svg = svg_in(None, bottom + FOOT, told)
-    across = Axes(first, last, 8, bottom - 8, 0.0, 1.0)
+    across = Axes(first, last, HEAD, bottom - HEAD, 0.0, 1.0)
     for fault in faults:
         _band(svg, across, fault)
     for number, measure in enumerate(measures):
         values = np.array([reading.values.get(measure, np.nan) for reading in readings])
-        axes = axes_of(across, values, 8 + number * (READINGS_HEIGHT + GAP), READINGS_HEIGHT)
+        axes = axes_of(across, values, HEAD + number * (READINGS_HEIGHT + HEAD), READINGS_HEIGHT)
         panel(svg, axes, measure)
         sub(svg, "path", None, {"class": "reading", "d": path_of(axes, times, values)})
     _scores(svg, across, found, sensor_id, scores_top)
     for moment in ticks(first, last):
-        x = at(float(across.x(moment.timestamp())))
-        sub(svg, "line", None, {"class": "grid", "x1": x, "x2": x, "y1": 8, "y2": bottom})
+        x = float(across.x(moment.timestamp()))
+        sub(svg, "line", None, {"class": "grid", "x1": at(x), "x2": at(x), "y1": HEAD, "y2": bottom})
         form = "%m-%d" if moment.hour == moment.minute == 0 else "%H:%M"
-        sub(svg, "text", f"{moment:{form}}", {"x": x, "y": bottom + 15, "text-anchor": "middle"})
+        below(svg, x, bottom, f"{moment:{form}}")
     for one in incidents:
         _incident(svg, across, one, id(one) in false)
     return svg
@@ -223,7 +227,4 @@ def _legend(body: ET.Element) -> None:
         "incident": "incident opened",
         "false": "incident in no labelled fault",
     }
-    legend = sub(body, "p")
-    for name, text in told.items():
-        key = sub(legend, "span", None, {"class": "key"})
-        sub(key, "span", None, {"class": "swatch", "style": f"background: var(--{name})"}).tail = text
+    legend(body, told)

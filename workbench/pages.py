@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-WIDTH, LEFT, RIGHT = 1000, 56, 8
+# in a picture's own units, of which a screen shows more or fewer: text must be legible on a phone and fit beside it
+WIDTH, LEFT, RIGHT = 760, 56, 8
+# above each panel is its name, below a picture are times
+HEAD, FOOT = 26, 28
 # a line is broken where so many usual intervals hold no reading
 BREAK_INTERVALS = 5
 _TICKS = [timedelta(minutes=m) for m in (1, 5, 15, 30, 60, 180, 360, 720)] + [
     timedelta(days=d) for d in (1, 2, 7, 14, 28, 91, 364)
 ]
-_MOST_TICKS = 15
+_MOST_TICKS = 9
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2024; --soft: #60646c; --line: #d9dce1; --page: #fff; --card: #f8f9fb;
@@ -30,31 +33,43 @@ _STYLE = """
   --false: #f0c000; } }
 body { margin: 2rem auto; max-width: 68rem; padding: 0 1rem; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.05rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-p { color: var(--soft); margin: .2rem 0 .8rem; }
+h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.2rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+p { color: var(--soft); margin: .2rem 0 .8rem; max-width: 46rem; overflow-wrap: anywhere; } .legend { max-width: none; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; margin: 1rem 0; padding: 1rem; }
 table { border-collapse: collapse; } td, th { border-bottom: 1px solid var(--line); padding: .2rem .9rem .2rem 0;
   text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 10px; }
+svg .name { fill: var(--text); } svg * { vector-effect: non-scaling-stroke; }
 .frame { fill: none; stroke: var(--line); } .grid { stroke: var(--line); stroke-dasharray: 2 3; }
-.reading, .score, .cutoff { fill: none; stroke-width: 1.1; stroke-linejoin: round; }
+.reading, .score, .cutoff { fill: none; stroke-width: 1.5; stroke-linejoin: round; }
 .reading { stroke: var(--reading); }
-.score { stroke: var(--score); } .cutoff { stroke: var(--cutoff); stroke-width: 1.4; }
+.score { stroke: var(--score); } .cutoff { stroke: var(--cutoff); stroke-width: 1.8; stroke-dasharray: 6 3; }
 .fault { fill: var(--fault); opacity: .22; } .incident { stroke: var(--incident); stroke-width: 1.6; }
 .incident.false { stroke: var(--false); stroke-dasharray: 4 2; } .mark { fill: var(--incident); }
 .mark.false { fill: var(--false); } .key { display: inline-block; margin-right: 1.2rem; color: var(--soft); }
-.swatch { display: inline-block; width: 1.1em; height: .7em; margin-right: .4em; }
-.usual { fill: var(--soft); opacity: .16; } .dot { fill: var(--reading); } h3 { font-size: 1rem; margin: 1.2rem 0 .2rem;
-  overflow-wrap: anywhere; } article { border-top: 1px solid var(--line); } a { color: var(--reading); }
+.swatch { display: inline-block; width: 1.3em; height: .8em; margin-right: .4em; background: var(--incident); }
+.swatch.false { background: var(--false); } .swatch.usual { background: var(--soft); opacity: .4; }
+.swatch.fault { background: var(--fault); opacity: .4; }
+.swatch.reading, .swatch.score, .swatch.cutoff { height: 0; border-top: 2px solid; background: none;
+  vertical-align: middle; }
+.swatch.reading { color: var(--reading); } .swatch.score { color: var(--score); }
+.swatch.cutoff { color: var(--cutoff); border-top-style: dashed; }
+.usual { fill: var(--soft); opacity: .16; } .dot { fill: var(--reading); } h3 { font-size: 1rem; margin: 1rem 0 .2rem;
+  overflow-wrap: anywhere; } article { border-top: 1px solid var(--line); margin-top: 1rem; }
+a { color: var(--reading); }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; list-style: none; padding: 0; }
 nav a { display: inline-block; padding: .3rem 0; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; margin: 0; }
-dl div { display: flex; flex-direction: column-reverse; } dd { font-size: 1.6rem; margin: 0; }
-dt { color: var(--soft); }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .9rem 1rem; margin: 0; }
+dl div { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
+dd { font-size: 1.6rem; line-height: 1.25; margin: 0; } dt { color: var(--soft); line-height: 1.3; }
 .wide { overflow-x: auto; margin: .6rem 0; } caption { text-align: left; color: var(--soft); padding: .2rem 0; }
-.wide td { text-align: left; } thead th { text-align: left; } tbody th { font-weight: 500; }
+.wide th, .wide td { text-align: left; white-space: nowrap; } tbody th { font-weight: 500; }
+.wide td:last-child:not(:only-child) { white-space: normal; padding-right: 0; }
 summary { cursor: pointer; padding: .4rem 0; } :focus-visible { outline: 3px solid var(--score); outline-offset: 2px; }
-@media (min-width: 120rem) { body { max-width: 100rem; font-size: 17px; } }
+@media (min-width: 40.01rem) { .wide caption { white-space: nowrap; } }
+@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .6rem; } section { padding: .8rem; }
+  svg text { font-size: 21px; } .wide td:last-child:not(:only-child) { min-width: 9rem; } }
+@media (min-width: 120rem) { body { max-width: 100rem; font-size: 17px; } svg text { font-size: 8px; } }
 """
 
 
@@ -162,14 +177,36 @@ def panel(svg: ET.Element, axes: Axes, name: str, *, numbered: bool = True) -> N
     sub(svg, "rect", None, {"class": "frame", **frame})
     step = nice_step(axes.high - axes.low, 4)
     for k in range(ceil(axes.low / step), floor(axes.high / step) + 1) if numbered else ():
-        level(svg, axes, k * step, f"{k * step:.6g}")
-    sub(svg, "text", name, {"x": LEFT + 6, "y": axes.top + 14})
+        level(svg, axes, k * step, short(k * step))
+    sub(svg, "text", name, {"class": "name", "x": LEFT, "y": at(axes.top - 7)})
 
 
 def level(svg: ET.Element, axes: Axes, value: float, text: str) -> None:
     y = float(axes.y(value))
     sub(svg, "line", None, {"class": "grid", "x1": LEFT, "x2": WIDTH - RIGHT, "y1": at(y), "y2": at(y)})
-    sub(svg, "text", text, {"x": LEFT - 6, "y": at(y + 4), "text-anchor": "end"})
+    sub(svg, "text", text, {"x": LEFT - 6, "y": at(y), "text-anchor": "end", "dominant-baseline": "central"})
+
+
+def below(svg: ET.Element, x: float, bottom: float, text: str) -> None:
+    """A word under the picture at `x`, whole also where that is at its edge."""
+    anchor = "end" if x > WIDTH - RIGHT - 20 else "middle"
+    sub(svg, "text", text, {"x": at(x), "y": at(bottom + 20), "text-anchor": anchor})
+
+
+def short(value: float) -> str:
+    """A number that fits beside an axis."""
+    for size, letter in ((1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def legend(parent: ET.Element, told: Mapping[str, str]) -> None:
+    """What a style of the pictures below means, in words."""
+    line = sub(parent, "p", None, {"class": "legend"})
+    for name, text in told.items():
+        key = sub(line, "span", None, {"class": "key"})
+        sub(key, "span", None, {"class": f"swatch {name}"}).tail = text
 
 
 def ticks(first: float, last: float) -> Iterator[datetime]:

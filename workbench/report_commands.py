@@ -27,7 +27,9 @@ def write_report(
     """Write the report of a deployed stage; a pipeline that is None is left out."""
     of_sensors = report_on_sensors(sensors, stage.with_sensors(), since, now) if sensors else None
     of_jobs = report_on_jobs(jobs, since) if jobs else None
-    output.write_text(report_page(stage.name, since, now, of_sensors, of_jobs), encoding="utf-8")
+    has_own_clock = stage.clock != "system"
+    page = report_page(stage.name, since, now, of_sensors, of_jobs, has_own_clock=has_own_clock)
+    output.write_text(page, encoding="utf-8")
 
 
 @click.command(cls=AwsCommand)

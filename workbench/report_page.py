@@ -17,16 +17,22 @@ from overcut.plain_text import visible
 from overcut.sensors.auditing import percentile
 from overcut.sensors.cutoffs import Cutoff
 from overcut.sensors.incidents import IncidentState
-from overcut.sensors.readings import format_time
+from overcut.sensors.readings import parse_time
 from workbench.incidents_commands import measured, state_of
 from workbench.pages import (
+    FOOT,
+    HEAD,
+    LEFT,
+    RIGHT,
     WIDTH,
     Axes,
     Floats,
     at,
     axes_of,
+    below,
     counted,
     document,
+    legend,
     panel,
     path_of,
     sub,
@@ -36,7 +42,7 @@ from workbench.pages import (
 )
 from workbench.report import JobsReport, SensorsReport, Told, by_weekday
 
-HEIGHT, GAP, FOOT = 130, 14, 22
+HEIGHT = 110
 MOST_DRIFTS = 20
 MOST_JOBS_DRAWN = 12
 # past it, what a sensor shows in a day is no longer what it was trained on
@@ -45,17 +51,29 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def report_page(
-    stage: str, since: datetime, now: datetime, sensors: SensorsReport | None, jobs: JobsReport | None
+    stage: str,
+    since: datetime,
+    now: datetime,
+    sensors: SensorsReport | None,
+    jobs: JobsReport | None,
+    *,
+    has_own_clock: bool = False,
 ) -> str:
-    """The page, as HTML; a pipeline that is None is left out."""
+    """The page, as HTML; a pipeline that is None is left out.
+
+    Args:
+        since, now: by the clock of what was deployed.
+        has_own_clock: that clock is not the machine's, as in a demonstration.
+    """
     root, body = document(f"Overcut, stage {stage}")
     main = sub(body, "main")
     main.append(body[0])
     body.remove(body[0])
-    sub(main, "p", f"{format_time(since)} to {format_time(now)}. Every time is UTC.")
+    whose = ", by the clock of the demonstration, which ran many times faster than yours" if has_own_clock else ""
+    sub(main, "p", f"{_minute(since)} to {_minute(now)}. Every time is UTC{whose}.")
     contents = sub(sub(main, "nav", None, {"aria-label": "Contents"}), "ul")
     if sensors:
-        _sensors(main, contents, sensors, now)
+        _sensors(main, contents, sensors)
     if jobs:
         _jobs(main, contents, jobs)
     return written(root)
@@ -64,7 +82,7 @@ def report_page(
 # --- sensors ---
 
 
-def _sensors(main: ET.Element, contents: ET.Element, found: SensorsReport, now: datetime) -> None:
+def _sensors(main: ET.Element, contents: ET.Element, found: SensorsReport) -> None:
     states = [one.state for one in found.watched]
     is_open = [one for one in found.incidents if one.incident.state is IncidentState.OPEN]
     glance = _section(main, contents, "Sensors at a glance")
@@ -103,7 +121,7 @@ def _sensors(main: ET.Element, contents: ET.Element, found: SensorsReport, now: 
     _incidents(main, contents, found)
     _models(main, contents, found)
     _drift(main, contents, found)
-    _sources(main, contents, found, now)
+    _sources(main, contents, found)
     _everyone(main, contents, found)
 
 
@@ -113,19 +131,32 @@ def _incidents(main: ET.Element, contents: ET.Element, found: SensorsReport) -> 
     if not found.incidents:
         sub(section, "p", "There was none.")
     elif rest:
-        sub(section, "p", f"{counted(rest, 'more')} not drawn here; `overcut incidents list --all` has them.")
+        sub(section, "p", f"{rest:,} more are not drawn here; `overcut incidents list --all` has them.")
+    if found.told:
+        legend(
+            section,
+            {
+                "reading": "readings",
+                "usual": "usual range",
+                "fault": "abnormal",
+                "score": "anomaly score",
+                "cutoff": "cutoff, above it a reading is anomalous",
+            },
+        )
+        sub(section, "p", "A score looks back an hour: after a fault it stays high until that is behind it.")
     for told in found.told:
         one = told.known.incident
         article = sub(section, "article")
         sub(article, "h3", f"{visible(one.equipment.name)}: {one.kind}, {_minute(one.opened_at)}")
-        until = f"over at {_minute(one.recovered_at)}" if one.recovered_at else state_of(told.known)
+        lasted = _duration((one.over_since - one.first_anomalous_at).total_seconds())
+        until = f"usual again since {_minute(one.over_since)} ({lasted})" if one.recovered_at else state_of(told.known)
         texts = ", ".join(f"{text.kind} to {text.contact_id} {text.state}" for text in one.texts.values())
         label = f" Labelled {told.known.label}." if told.known.label else ""
         sub(
             article,
             "p",
             visible(
-                f"{one.reference}: {measured(one.cause)}. Anomalous from {_minute(one.first_anomalous_at)}, {until}."
+                f"{one.reference}: {measured(one.cause)}. Abnormal from {_minute(one.first_anomalous_at)}, {until}."
                 f" Texts: {texts or 'none'}.{label}"
             ),
         )
@@ -138,44 +169,61 @@ def _picture(told: Told) -> ET.Element:
     one = told.known.incident
     measures = list(dict.fromkeys(measure for reading in told.readings for measure in reading.values))
     times = np.array([reading.measured_at.timestamp() for reading in told.readings])
-    bottom = 8 + (len(measures) + 1) * (HEIGHT + GAP) - GAP
+    units = {one.cause.measure: one.cause.unit}
+    bottom = (len(measures) + 1) * (HEAD + HEIGHT)
     svg = svg_in(
         None,
         bottom + FOOT,
-        f"readings, scores and cutoff around incident {one.reference}; the band is from its first to its last"
-        " anomalous minute",
+        f"readings, scores and cutoff around incident {one.reference}; the band is the time in which values were"
+        " abnormal",
     )
-    across = Axes(float(times[0]), float(times[-1]), 8, bottom - 8, 0.0, 1.0)
-    begin, end = (float(across.x(moment.timestamp())) for moment in (one.first_anomalous_at, one.last_anomalous_at))
-    place = {"x": at(begin), "y": 8, "width": at(max(end - begin, 2)), "height": bottom - 8}
-    sub(svg, "rect", None, {"class": "fault", **place})
+    across = Axes(float(times[0]), float(times[-1]), HEAD, bottom - HEAD, 0.0, 1.0)
+    begin, end = (float(across.x(moment.timestamp())) for moment in (one.first_anomalous_at, one.over_since))
     usual = {usual.measure: usual for cutoff in told.cutoffs for usual in cutoff.ranges}
     for number, measure in enumerate(measures):
         values = np.array([reading.values.get(measure, np.nan) for reading in told.readings])
-        axes = axes_of(across, _with(values, usual.get(measure)), 8 + number * (HEIGHT + GAP), HEIGHT)
-        panel(svg, axes, visible(measure))
+        axes = axes_of(across, _with(values, usual.get(measure)), HEAD + number * (HEIGHT + HEAD), HEIGHT)
+        told_range = f", usual {usual[measure].low:.4g} to {usual[measure].high:.4g}" if measure in usual else ""
+        unit = units.get(measure, "")
+        panel(svg, axes, visible(f"{measure}{f' ({unit})' if unit else ''}{told_range}"))
         if measure in usual:
-            top, low = (float(axes.y(value)) for value in (usual[measure].high, usual[measure].low))
-            where = {"x": 56, "y": at(top), "width": WIDTH - 64, "height": at(max(low - top, 1))}
-            sub(sub(svg, "rect", None, {"class": "usual", **where}), "title", "usual range")
+            _rectangle(svg, axes, "usual", (LEFT, WIDTH - RIGHT), (usual[measure].low, usual[measure].high))
+        _rectangle(svg, axes, "fault", (begin, end), (axes.low, axes.high))
         sub(svg, "path", None, {"class": "reading", "d": path_of(axes, times, values)})
     scores = np.array(told.scores, dtype=float)
     limits = [cutoff.score_cutoff for cutoff in told.cutoffs if cutoff.ranges]
-    top = 8 + len(measures) * (HEIGHT + GAP)
+    top = HEAD + len(measures) * (HEIGHT + HEAD)
     if limits and np.isfinite(scores).any():
         # how far beyond the cutoff a score is does not matter, that it is does
         low = float(np.nanquantile(scores, 0.01))
         high = min(float(np.nanmax(scores)), max(limits) + (max(limits) - low))
         axes = axes_of(across, np.array([low, high, *limits]), top, HEIGHT)
-        panel(svg, axes, "anomaly score, and its cutoff")
+        panel(svg, axes, f"anomaly score, cutoff {limits[-1]:.3g}")
+        _rectangle(svg, axes, "fault", (begin, end), (axes.low, axes.high))
         sub(svg, "path", None, {"class": "score", "d": path_of(axes, times, scores)})
-        y = at(float(axes.y(limits[-1])))
-        sub(svg, "path", None, {"class": "cutoff", "d": f"M56 {y}H{WIDTH - 8}"})
+        begins = [cutoff.effective_from.timestamp() for cutoff in told.cutoffs]
+        steps = "".join(
+            f"M{at(float(axes.x(begin)))} {at(float(axes.y(cutoff.score_cutoff)))}H{at(float(axes.x(end)))}"
+            for cutoff, begin, end in zip(told.cutoffs, begins, [*begins[1:], across.last], strict=True)
+            if cutoff.ranges
+        )
+        sub(svg, "path", None, {"class": "cutoff", "d": steps})
     for moment in ticks(float(times[0]), float(times[-1])):
-        x = at(float(across.x(moment.timestamp())))
-        sub(svg, "line", None, {"class": "grid", "x1": x, "x2": x, "y1": 8, "y2": bottom})
-        sub(svg, "text", f"{moment:%H:%M}", {"x": x, "y": bottom + 15, "text-anchor": "middle"})
+        x = float(across.x(moment.timestamp()))
+        for number in range(len(measures) + 1):
+            y1 = HEAD + number * (HEIGHT + HEAD)
+            sub(svg, "line", None, {"class": "grid", "x1": at(x), "x2": at(x), "y1": y1, "y2": y1 + HEIGHT})
+        below(svg, x, bottom, f"{moment:%H:%M}")
     return svg
+
+
+def _rectangle(
+    svg: ET.Element, axes: Axes, style: str, across: tuple[float, float], values: tuple[float, float]
+) -> None:
+    """Between two places of the picture and two values."""
+    (begin, end), (bottom, top) = across, (float(axes.y(value)) for value in values)
+    place = {"x": at(begin), "y": at(top), "width": at(max(end - begin, 2)), "height": at(max(bottom - top, 1))}
+    sub(svg, "rect", None, {"class": style, **place})
 
 
 def _with(values: Floats, usual: Any) -> Floats:
@@ -191,10 +239,10 @@ def _models(main: ET.Element, contents: ET.Element, found: SensorsReport) -> Non
             ("when", "decision", "version", "sensors", "why"),
             [
                 (
-                    event["occurred_at"],
+                    _minute(parse_time(event["occurred_at"])),
                     str(event.get("decision", "")),
                     str(event.get("model_version", "-")),
-                    str(event.get("sensors", "-")),
+                    f"{int(event['sensors']):,}" if "sensors" in event else "-",
                     str(event.get("reason", "")) or "-",
                 )
                 for event in events
@@ -203,38 +251,39 @@ def _models(main: ET.Element, contents: ET.Element, found: SensorsReport) -> Non
         )
     for sensor_id, cutoffs in found.history.items():
         learned = [cutoff for cutoff in cutoffs if cutoff.ranges]
-        if learned:
-            article = sub(section, "article")
-            sub(article, "h3", f"Cutoffs of {visible(sensor_id)}")
-            sub(
-                article,
-                "p",
-                "The line is the cutoff; the band is the mean of its scores and three standard deviations.",
-            )
-            article.append(_history(sensor_id, learned))
+        if not learned:
+            continue
+        article = sub(section, "article")
+        sub(article, "h3", f"Cutoffs of {visible(sensor_id)}")
+        if len(learned) == 1:
+            sub(article, "p", f"One training so far: {_cutoff(learned[0])}.")
+            continue
+        legend(article, {"cutoff": "cutoff", "usual": "mean of the scores it came from, and three standard deviations"})
+        article.append(_history(sensor_id, learned))
+
+
+def _cutoff(cutoff: Cutoff) -> str:
+    return (
+        f"the cutoff of {_minute(cutoff.trained_at)} is {cutoff.score_cutoff:.3f}, its scores have a mean of"
+        f" {cutoff.score_mean:.3f} and a standard deviation of {cutoff.score_sd:.3f}"
+    )
 
 
 def _history(sensor_id: str, cutoffs: Sequence[Cutoff]) -> ET.Element:
     """Cutoffs by training, over mean plus and minus three standard deviations of the scores that they came from."""
-    newest = cutoffs[-1]
-    svg = svg_in(
-        None,
-        HEIGHT + 8 + FOOT,
-        f"cutoffs of {sensor_id}: {counted(len(cutoffs), 'training')}, the newest at {newest.score_cutoff:.3f}, with"
-        f" a mean score of {newest.score_mean:.3f} and a standard deviation of {newest.score_sd:.3f}",
-    )
+    told = f"cutoffs of {sensor_id}: {counted(len(cutoffs), 'training')}, of the newest {_cutoff(cutoffs[-1])}"
+    svg = svg_in(None, HEAD + HEIGHT + FOOT, told)
     times = [cutoff.trained_at.timestamp() for cutoff in cutoffs]
     bands = [(cutoff.score_mean - 3 * cutoff.score_sd, cutoff.score_mean + 3 * cutoff.score_sd) for cutoff in cutoffs]
     values = np.array([edge for band in bands for edge in band] + [cutoff.score_cutoff for cutoff in cutoffs])
-    across = Axes(times[0], max(times[-1], times[0] + 60), 8, HEIGHT, 0, 1)
-    axes = axes_of(across, values, 8, HEIGHT)
-    panel(svg, axes, "cutoff")
+    # the newest is in force still: it has as much room as the one before it
+    across = Axes(times[0], times[-1] + (times[-1] - times[-2]), HEAD, HEIGHT, 0, 1)
+    axes = axes_of(across, values, HEAD, HEIGHT)
+    panel(svg, axes, f"score, cutoff now {cutoffs[-1].score_cutoff:.3g}")
     xs = [float(axes.x(time)) for time in times]
-    ends = [*xs[1:], float(WIDTH - 8)]
-    for x, end, (low, high) in zip(xs, ends, bands, strict=True):
-        top, bottom = float(axes.y(high)), float(axes.y(low))
-        place = {"x": at(x), "y": at(top), "width": at(max(end - x, 1)), "height": at(max(bottom - top, 1))}
-        sub(svg, "rect", None, {"class": "usual", **place})
+    ends = [*xs[1:], float(WIDTH - RIGHT)]
+    for x, end, band in zip(xs, ends, bands, strict=True):
+        _rectangle(svg, axes, "usual", (x, end), band)
     steps = "".join(
         f"M{at(x)} {at(float(axes.y(cutoff.score_cutoff)))}H{at(end)}"
         for x, end, cutoff in zip(xs, ends, cutoffs, strict=True)
@@ -245,9 +294,9 @@ def _history(sensor_id: str, cutoffs: Sequence[Cutoff]) -> ET.Element:
             svg, "circle", None, {"class": "mark", "cx": at(x), "cy": at(float(axes.y(cutoff.score_cutoff))), "r": 3}
         )
         sub(dot, "title", f"{_minute(cutoff.trained_at)}: {cutoff.score_cutoff:.3f}, version {cutoff.model_version}")
-    label = {"x": 56, "y": HEIGHT + 24}
-    sub(svg, "text", _minute(cutoffs[0].trained_at), label)
-    sub(svg, "text", _minute(newest.trained_at), {**label, "x": WIDTH - 8, "text-anchor": "end"})
+    for moment in ticks(across.first, across.last):
+        if moment.hour == 0:
+            below(svg, float(across.x(moment.timestamp())), HEAD + HEIGHT, f"{moment:%m-%d}")
     return svg
 
 
@@ -265,14 +314,14 @@ def _drift(main: ET.Element, contents: ET.Element, found: SensorsReport) -> None
     sub(section, "p", f"{counted(beyond, 'sensor')} of {len(known):,} beyond 1.")
     _table(
         section,
-        f"The {min(MOST_DRIFTS, len(known))} farthest",
+        "Drift, the farthest first",
         ("sensor", "name", "drift"),
         [(one.sensor.sensor_id, one.sensor.name, f"{drift:+.2f}") for one, drift in known[:MOST_DRIFTS]],
         "Nothing was exported in the last day.",
     )
 
 
-def _sources(main: ET.Element, contents: ET.Element, found: SensorsReport, now: datetime) -> None:
+def _sources(main: ET.Element, contents: ET.Element, found: SensorsReport) -> None:
     section = _section(main, contents, "Sources")
     _table(
         section,
@@ -282,8 +331,8 @@ def _sources(main: ET.Element, contents: ET.Element, found: SensorsReport, now: 
             (
                 name,
                 "well" if not source.failures_in_a_row else f"{counted(source.failures_in_a_row, 'failure')} in a row",
-                source.last_success_at or "never",
-                f"{_duration(now.timestamp() - seen.heard_at)} ago" if seen and seen.heard_at else "never",
+                _minute(parse_time(source.last_success_at)) if source.last_success_at else "never",
+                _minute(datetime.fromtimestamp(seen.heard_at, UTC)) if seen and seen.heard_at else "never",
                 f"{len(seen.sensors):,}" if seen else "0",
                 source.last_error or "-",
             )
@@ -339,8 +388,8 @@ def _jobs(main: ET.Element, contents: ET.Element, found: JobsReport) -> None:
     _figures(
         glance,
         [
-            (f"{len({verdict.job_name for verdict in found.verdicts}):,}", "jobs"),
-            (f"{len(found.verdicts):,}", "runs"),
+            (f"{len({verdict.job_name for verdict in found.verdicts}):,}", "jobs that were due"),
+            (f"{len(found.verdicts):,}", "runs judged"),
             *(
                 (f"{sum(one.judgement is judgement for one in found.verdicts):,}", str(judgement))
                 for judgement in (Judgement.ANOMALOUS, Judgement.FAILED, Judgement.MISSED)
@@ -352,13 +401,14 @@ def _jobs(main: ET.Element, contents: ET.Element, found: JobsReport) -> None:
     _table(
         section,
         "The newest of each job and kind",
-        ("job", "kind", "status", "opened", "runs", "reference"),
+        ("job", "kind", "status", "first wrong run", "last wrong run", "runs", "reference"),
         [
             (
                 head.job_name,
                 str(head.kind),
                 str(head.status),
-                _minute(head.opened_at),
+                _minute(head.first_started_at),
+                _minute(head.last_started_at),
                 f"{head.runs:,}",
                 head.reference or "not sent yet",
             )
@@ -374,6 +424,9 @@ def _jobs(main: ET.Element, contents: ET.Element, found: JobsReport) -> None:
     ]
     if not drawn:
         sub(section, "p", "Every run was as usual.")
+    else:
+        legend(section, {"cutoff": "usual rows"})
+        sub(section, "p", "A dot is a run, a crossed one is unusual, failed or missed.")
     for name, runs in drawn[:MOST_JOBS_DRAWN]:
         article = sub(section, "article")
         sub(article, "h3", visible(name))
@@ -410,15 +463,16 @@ def _by_weekday(main: ET.Element, contents: ET.Element, verdicts: Sequence[Verdi
 def _runs(name: str, runs: Sequence[Verdict]) -> ET.Element:
     """Rows loaded by each run, and what was usual; an unusual run is a filled mark with a cross."""
     odd = sum(run.kind is not None for run in runs)
-    svg = svg_in(
-        None, HEIGHT + 8 + FOOT, f"rows loaded by {counted(len(runs), 'run')} of {name}, {odd} of them unusual"
-    )
+    told = f"rows loaded by {counted(len(runs), 'run')} of {name}, {odd} of them unusual"
+    svg = svg_in(None, HEAD + HEIGHT + FOOT, told)
     times = np.array([run.started_at.timestamp() for run in runs])
     loaded = np.array([float(run.records_processed or 0) for run in runs])
     usual = np.array([run.usual_records if run.usual_records is not None else np.nan for run in runs])
-    across = Axes(float(times[0]), float(max(times[-1], times[0] + 60)), 8, HEIGHT, 0, 1)
-    axes = axes_of(across, np.concatenate([loaded, usual, [0.0]]), 8, HEIGHT)
-    panel(svg, axes, "rows; the line is what is usual")
+    # a mark at the edge has room as well
+    margin = max(0.04 * float(times[-1] - times[0]), 60.0)
+    across = Axes(float(times[0]) - margin, float(times[-1]) + margin, HEAD, HEIGHT, 0, 1)
+    axes = axes_of(across, np.concatenate([loaded, usual, [0.0]]), HEAD, HEIGHT)
+    panel(svg, axes, "rows loaded")
     sub(svg, "path", None, {"class": "cutoff", "d": path_of(axes, times, usual)})
     for run, time, value in zip(runs, times, loaded, strict=True):
         x, y = float(axes.x(time)), float(axes.y(value))
@@ -434,9 +488,9 @@ def _runs(name: str, runs: Sequence[Verdict]) -> ET.Element:
             sub(mark, "path", None, {"class": "incident", "d": cross})
         about = f", usually {run.usual_records:,.0f}" if run.usual_records is not None else ""
         sub(mark, "title", f"{_minute(run.started_at)}: {run.records_processed:,} rows{about}; {run.judgement}")
-    for moment in (moment for moment in ticks(float(times[0]), float(times[-1])) if moment.hour == 0):
-        label = {"x": at(float(across.x(moment.timestamp()))), "y": HEIGHT + 24, "text-anchor": "middle"}
-        sub(svg, "text", f"{moment:%m-%d}", label)
+    for moment in ticks(across.first, across.last):
+        if moment.hour == 0:
+            below(svg, float(across.x(moment.timestamp())), HEAD + HEIGHT, f"{moment:%m-%d}")
     return svg
 
 
@@ -509,4 +563,4 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     whole = timedelta(seconds=round(seconds))
-    return f"{seconds / 60:.1f} min" if whole < timedelta(hours=2) else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.3g} min" if whole < timedelta(hours=2) else f"{seconds / 3600:.3g} h"

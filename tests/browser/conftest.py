@@ -58,6 +58,17 @@ class Visit:
     def is_wider_than_its_window(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
 
+    def cut_labels(self) -> list[str]:
+        """The words of pictures that reach over their edge."""
+        cut: list[str] = self.page.evaluate(
+            """[...document.querySelectorAll('svg text')].filter(text => {
+                const [inner, outer] = [text, text.ownerSVGElement].map(one => one.getBoundingClientRect());
+                return inner.left < outer.left - 1 || inner.right > outer.right + 1
+                    || inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1;
+            }).map(text => text.textContent)"""
+        )
+        return cut
+
     def focused(self) -> str:
         """What the keyboard is at."""
         return str(self.page.evaluate("document.activeElement.innerText || document.activeElement.tagName"))

@@ -94,7 +94,7 @@ def _page(cohort: CohortModel, sensors: int) -> str:
         watched=watched,
         incidents=[one.known for one in told],
         told=told,
-        history={"unit-0000": history},
+        history={"unit-0000": history, "unit-0001": history[-1:]},
         trainings={"cold": [event, {**event, "decision": "promoted", "reason": ""}]},
         sources={"device": (Source(failures_in_a_row=2, last_error="no route to host"), seen)},
         delays=[30.0, 45.0, 200.0],
@@ -133,6 +133,10 @@ def test_it_asks_nothing_of_a_network_and_has_no_error(seen: Visit) -> None:
     assert len(seen.requested) == 1
     assert seen.page.locator("svg").count() >= 14
     assert seen.page.locator("img").count() == 0
+    # a line of one point says less than a sentence
+    once = seen.page.get_by_text("Cutoffs of unit-0001").locator("..")
+    assert "One training so far" in once.inner_text()
+    assert once.locator("svg").count() == 0
 
 
 def test_anybody_can_use_it(seen: Visit, tmp_path: Path) -> None:
@@ -141,6 +145,7 @@ def test_anybody_can_use_it(seen: Visit, tmp_path: Path) -> None:
         seen.page.locator("summary").click()
         assert seen.violations() == []
         assert not seen.is_wider_than_its_window()
+        assert seen.cut_labels() == []
         is_dark = seen.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
         seen.picture(f"report-{width}-{'dark' if is_dark else 'light'}", tmp_path)
         seen.page.locator("summary").click()

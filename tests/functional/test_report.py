@@ -72,6 +72,10 @@ def words(element: ET.Element | None) -> str:
 
 
 def test_it_tells_the_fleet_its_incidents_and_its_sources(page: ET.Element) -> None:
+    told = words(page.find(".//main/p"))
+    assert told.endswith(
+        "Every time is UTC, by the clock of the demonstration, which ran many times faster than yours."
+    )
     glance = words(page.find(".//section[@id='sensors-at-a-glance']"))
     assert "sensors2" in glance.replace(" ", "")
     (incident,) = page.findall(".//section[@id='incidents']/article")
@@ -81,7 +85,10 @@ def test_it_tells_the_fleet_its_incidents_and_its_sources(page: ET.Element) -> N
     assert picture is not None
     assert {"reading", "score", "cutoff"} <= {path.get("class") for path in picture.iter("path")}
     assert "3 of 5 sensors moved" in words(page.find(".//section[@id='trainings-and-what-they-changed']"))
-    assert "1 failure in a row" in words(page.find(".//section[@id='sources']"))
+    sources = words(page.find(".//section[@id='sources']"))
+    assert "1 failure in a row" in sources
+    assert " ago" not in sources, "whoever reads it later counts from another moment"
+    assert f"{NOON:%Y-%m-%d %H:%M}" in sources
     assert "learning: 17 readings" in words(page.find(".//section[@id='all-sensors']"))
 
 
