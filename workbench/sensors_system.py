@@ -219,6 +219,12 @@ class SensorsSystem(DeployedPipeline):
 
     def judged_readings(self) -> int:
         """How many readings detect_anomalies was handed, by the metrics in its log; repeats count again."""
+        counted = ("ReadingsJudged", "ReadingsWhileLearning")
+        lines = self.logged_by_detection('"_aws"')
+        return sum(int(sum(line.get(outcome, [0]))) for line in lines for outcome in counted)
+
+    def logged_by_detection(self, part: str) -> Iterator[dict[str, Any]]:
+        """The lines of detect_anomalies' log that hold some text, all of them JSON."""
         function = self._outputs["DetectAnomalies"]
         config = self._client("lambda").get_function(FunctionName=function)["Configuration"]
         pages = (
@@ -226,14 +232,8 @@ class SensorsSystem(DeployedPipeline):
             .get_paginator("filter_log_events")
             .paginate(logGroupName=config["LoggingConfig"]["LogGroup"])
         )
-        total = 0
         for page in pages:
-            for event in page["events"]:
-                if '"_aws"' in event["message"]:
-                    metrics = json.loads(event["message"])
-                    for outcome in ("ReadingsJudged", "ReadingsWhileLearning"):
-                        total += int(sum(metrics.get(outcome, [0])))
-        return total
+            yield from (json.loads(event["message"]) for event in page["events"] if part in event["message"])
 
     def functions(self) -> list[dict[str, Any]]:
         """Name, memory, invocations and errors of every function that the deployed version has, over the last day."""

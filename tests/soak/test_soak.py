@@ -3,7 +3,8 @@
 The clock runs hundreds of times as fast as it should, so that the seconds the machine takes from the device to the
 text would count as hours. A delay is therefore put together: from the onset to the moment when the device sends the
 reading that completes the run, by the clock; from then to the text, by the machine's own time, which is what it would
-be at any speed; and three minutes (`group_minutes`) more for a text that may have waited for another of its place.
+be at any speed; and three minutes (`group_minutes`) more for a text that a sweep sent, which may have waited for another
+of its place.
 """
 
 import json
@@ -24,7 +25,7 @@ from rich.console import Console
 
 from lambdas.runtime.clock import ClockFace
 from lambdas.sensors.stores import Sensor
-from overcut.sensors.auditing import detected, first_alert, percentile
+from overcut.sensors.auditing import detected, percentile
 from overcut.sensors.incidents import TextKind
 from overcut.sensors.readings import Reading, format_time
 from stacks.stage import phone_parameter
@@ -325,12 +326,15 @@ def _delays(soak: Soak, labels: Sequence[Label]) -> dict[str, list[float]]:
     """From the onset of each fault that was found to its first text, in minutes, by the kind of fault."""
     texts = {text["message_id"]: datetime.fromisoformat(text["at"]) for text in received_texts(soak.house.url)}
     released, waits = _released(soak), timedelta(minutes=soak.house.stage.with_sensors().sensors.group_minutes)
-    by_sensor, told = defaultdict(list), defaultdict(list)
+    by_sensor, delays = defaultdict(list), defaultdict(list)
     for known in soak.system.incidents.known():
         by_sensor[known.incident.equipment.sensor_id].append(known.incident)
-        if alerted_at := first_alert(known.incident):
-            told[known.incident.equipment.place].append((alerted_at, known.incident.reference))
-    delays = defaultdict(list)
+    told_at_once = {
+        reference
+        for line in soak.system.logged_by_detection('"message":"text"')
+        if (line["outcome"], line["kind"]) == ("sent", "alert")
+        for reference in line["references"]
+    }
     for label in labels:
         incident = detected(by_sensor[label.sensor_id], label.started_at, label.ended_at)
         alerts = [t for t in incident.texts.values() if t.kind is TextKind.ALERT and t.sent_at] if incident else []
@@ -339,11 +343,7 @@ def _delays(soak: Soak, labels: Sequence[Label]) -> dict[str, list[float]]:
         first = min(alerts, key=lambda text: texts[text.message_id])
         sent_at = released[label.sensor_id, format_time(incident.opened_at)]
         hops = texts[first.message_id] - datetime.fromtimestamp(soak.driven.wall_at(sent_at), UTC)
-        alerted_at = first_alert(incident) or incident.opened_at
-        may_have_waited = any(
-            incident.opened_at - waits <= at <= alerted_at and reference != incident.reference
-            for at, reference in told[incident.equipment.place]
-        )
+        may_have_waited = incident.reference not in told_at_once
         whole = incident.opened_at - label.started_at + hops + (waits if may_have_waited else timedelta())
         delays[label.kind].append(whole / timedelta(minutes=1))
         delays["hops"].append(hops / timedelta(minutes=1))
