@@ -3,7 +3,7 @@
 The clock runs hundreds of times as fast as it should, so that the seconds the machine takes from the device to the
 text would count as hours. A delay is therefore put together: from the onset to the moment when the device sends the
 reading that completes the run, by the clock; from then to the text, by the machine's own time, which is what it would
-be at any speed; and three minutes (`group_minutes`) more for a text that a sweep sent, which may have waited for another
+be at any speed; and three minutes (`group_minutes`) more for a text that a sweep sent: it may have waited for another
 of its place.
 """
 
