@@ -773,8 +773,8 @@ def test_a_secret_that_nobody_answers_for_is_the_health_of_the_source(
     def fails(**given: object) -> None:
         raise ConnectTimeoutError(endpoint_url="https://secretsmanager")
 
-    def client(service: Any) -> Any:
-        return SimpleNamespace(get_secret_value=fails) if service == "secretsmanager" else make(service)
+    def client(service: Any, **given: Any) -> Any:
+        return SimpleNamespace(get_secret_value=fails) if service == "secretsmanager" else make(service, **given)
 
     monkeypatch.setattr(boto3, "client", client)
     with pytest.raises(SourceError):
