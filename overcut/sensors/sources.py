@@ -1,6 +1,6 @@
 """Sources: what a stream of one vendor calls the three things a reading needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -25,6 +25,17 @@ def _functions(node: Mapping[str, Any]) -> set[str]:
     return own.union(*(_functions(child) for child in node["children"] if isinstance(child, dict)))
 
 
+_Search = Callable[[Any], Any]
+
+
+def _search(expression: ParsedResult) -> _Search:
+    """What looks an expression up in an event; a plain name, as most are, without an interpreter of JMESPath."""
+    if expression.parsed["type"] != "field":
+        return expression.search
+    name = expression.parsed["value"]
+    return lambda event: event.get(name) if isinstance(event, dict) else None
+
+
 @dataclass(frozen=True)
 class FieldMapping:
     """Where a source's events hold the parts of a reading: one JMESPath expression each.
@@ -42,17 +53,18 @@ class FieldMapping:
     values: str = "values"
 
     @cached_property
-    def _expressions(self) -> tuple[ParsedResult, ParsedResult, ParsedResult]:
-        compiled = []
+    def _expressions(self) -> tuple[_Search, _Search, _Search]:
+        found = []
         for name in ("sensor_id", "measured_at", "values"):
             try:
-                compiled.append(jmespath.compile(getattr(self, name)))
+                compiled = jmespath.compile(getattr(self, name))
             except JMESPathError as error:
                 raise FieldMappingError(f"{name} is not a JMESPath expression: {error}") from None
-            unknown = sorted(_functions(compiled[-1].parsed) - set(Functions.FUNCTION_TABLE))
+            unknown = sorted(_functions(compiled.parsed) - set(Functions.FUNCTION_TABLE))
             if unknown:
                 raise FieldMappingError(f"{name} calls {unknown[0]}(), which JMESPath does not have")
-        return compiled[0], compiled[1], compiled[2]
+            found.append(_search(compiled))
+        return found[0], found[1], found[2]
 
     def check(self) -> None:
         """Compile every expression.
@@ -71,7 +83,7 @@ class FieldMapping:
         event = parse_event(data)
         sensor_id, measured_at, values = self._expressions
         try:
-            parts = [expression.search(event) for expression in (sensor_id, measured_at, values)]
+            parts = [sensor_id(event), measured_at(event), values(event)]
         except (JMESPathError, TypeError, ValueError, ArithmeticError) as error:
             # jmespath lets through what Python says to the infinity in ceil(x), or to a text compared with a number
             raise RefusedReadingError(f"the field mapping does not fit the event: {error}") from None
