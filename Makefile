@@ -67,14 +67,15 @@ check: setup ## format, lint, types, import contracts and every test: what CI ru
 	.venv/bin/lint-imports --no-cache
 	$(PYTEST)
 
+BENCH := ingestion memory scoring event_to_text sensors_training export etl_jobs_lake set_up etl_jobs_quality detection
+
 .venv/.bench: .venv/.ready
 	TMPDIR="$(CURDIR)/$(TMP)" $(UV) sync --quiet --locked --inexact --python $(PYTHON) $(NODE_GROUP) $(JAVA_GROUP) --group bench
 	@touch $@
 
-benchmark: setup .venv/.bench ## measure it beside simpler ways
-	.venv/bin/python -m benchmarks.detection $(if $(NAB),--nab $(NAB))
-	.venv/bin/python -m benchmarks.etl_jobs_quality
-	.venv/bin/python -m benchmarks.etl_jobs_lake
+benchmark: setup .venv/.bench ## measure it beside simpler ways; BENCH=ingestion one question alone
+	set -e; for name in $(BENCH); do .venv/bin/python -m benchmarks.$$name; done
+	.venv/bin/python -m benchmarks.tables
 
 docs: setup ## make the site of docs/ in dist/docs
 	.venv/bin/sphinx-build -q -W --keep-going docs dist/docs

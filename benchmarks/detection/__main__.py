@@ -97,7 +97,10 @@ def on_nab(
 
 @click.command()
 @click.option(
-    "--nab", "checkout", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Of numenta/NAB."
+    *("--nab", "checkout"),
+    envvar="NAB",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Of numenta/NAB.",
 )
 @click.option("--seeds", type=click.IntRange(0, 100), default=3, show_default=True, help="Simulated fleets: 1 to N.")
 @click.option("--sensors", type=click.IntRange(1, 1000), default=20, show_default=True, help="Of each simulated fleet.")
