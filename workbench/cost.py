@@ -141,6 +141,11 @@ class Bill:
     def total(self) -> float:
         return sum(line.usd for line in self.lines)
 
+    @property
+    def total_provisioned(self) -> float:
+        """With `provisioned_writes`."""
+        return self.total - self.readings_on_demand + self.readings_provisioned
+
     @cached_property
     def readings_on_demand(self) -> float:
         """What reads and writes of the Readings table cost on demand."""
@@ -257,7 +262,6 @@ def cost(sensors: int, sources: int, as_json: bool) -> None:
     From calls counted in the running code, and AWS's prices in US East of a day that is told.
     """
     found = bill(sensors, sources)
-    saved = found.readings_on_demand - found.readings_provisioned
     if as_json:
         told = {
             "sensors": sensors,
@@ -267,7 +271,7 @@ def cost(sensors: int, sources: int, as_json: bool) -> None:
             "counted_on": found.counts["date"],
             "lines": [asdict(line) for line in found.lines],
             "usd": found.total,
-            "usd_with_provisioned_writes": found.total - saved,
+            "usd_with_provisioned_writes": found.total_provisioned,
             "assumed": ASSUMED,
             "not_in_it": NOT_IN_IT,
         }
@@ -283,7 +287,7 @@ def cost(sensors: int, sources: int, as_json: bool) -> None:
     Console().print(table)
     click.echo(
         f"With provisioned_writes the Readings table takes {found.readings_provisioned:,.2f} instead of"
-        f" {found.readings_on_demand:,.2f}: {found.total - saved:,.2f} in all."
+        f" {found.readings_on_demand:,.2f}: {found.total_provisioned:,.2f} in all."
     )
     click.echo(
         f"Prices of {found.prices['date']}, {found.prices['region']}, without free tiers; calls counted on"
