@@ -15,7 +15,7 @@ from lambdas.etl_jobs.stores import PredictionsReader, TicketsStore
 from overcut.etl_jobs.layout import bucket_of, predictions_key
 from overcut.etl_jobs.verdicts import Verdict
 from tests.conftest import synthesized
-from tests.functional.conftest import REGION, create_tables
+from tests.functional.conftest import REGION, tables_in_moto
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -66,6 +66,6 @@ def etl_cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[EtlCloud]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():
         cloud = _clients()
-        create_tables(cloud.dynamodb, synthesized("local", "etl_jobs"))
+        tables_in_moto(cloud.dynamodb, synthesized("local", "etl_jobs"))
         cloud.s3.create_bucket(Bucket=BUCKET)
         yield cloud
