@@ -53,6 +53,15 @@ class NoTexts:
 MakeWorld = Callable[[Injector, pytest.MonkeyPatch], AbstractContextManager[World]]
 
 
+ATTEMPTS = 6  # as a workflow's state that invokes a function says
+
+
+def workflow_invokes(injector: Injector, call: Callable[[], object]) -> None:
+    """What Step Functions does with a state: it tries again."""
+    if not any(injector.invoke(call) for _ in range(ATTEMPTS)):
+        raise AssertionError("the workflow failed")
+
+
 def run_world(
     make: MakeWorld, fault: Fault | None, undisturbed: Sequence[Call] = ()
 ) -> tuple[Injector, dict[str, Any], Texts, bool]:

@@ -6,21 +6,26 @@ there, refuse the call, or lose it or its answer. The SDK's own retries are at w
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
 import botocore.endpoint
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from botocore.signers import RequestSigner
+from botocore.useragent import UserAgentString
+from moto.core import responses
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.core.parse import JSONParser
 from moto.core.serialize import BaseJSONSerializer
+from moto.core.utils import method_names_from_class
 from moto.dynamodb.models.dynamo_type import DynamoType
 
 from lambdas.runtime import dynamodb
@@ -58,7 +63,7 @@ _WRITING = frozenset(
         Kind.OVERTAKEN,
     }
 )
-# of DynamoDB's batches
+# of batches
 BATCH = frozenset({Kind.UNPROCESSED, Kind.UNPROCESSED_FOR_GOOD})
 _READS = ("Get", "Query", "Scan", "BatchGet", "List", "Describe")
 # DynamoDB repeats nothing of its own accord when another transaction holds the item
@@ -70,6 +75,7 @@ _THROTTLES = {
     "sqs": (400, "RequestThrottled"),
     "secrets-manager": (400, "ThrottlingException"),
     "ssm": (400, "ThrottlingException"),
+    "glue": (400, "ThrottlingException"),
 }
 
 
@@ -326,12 +332,27 @@ def in_the_way(injector: Injector, patch: pytest.MonkeyPatch) -> Iterator[None]:
         patched.setattr(BotocoreStubber, "__call__", answer)
         patched.setattr(botocore.endpoint, "time", no_wait)
         patched.setattr(dynamodb, "time", no_wait)
+        _sign_nothing(patched)
         hurry(patched)
         yield
 
 
+def _sign_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Spare the SDK what nobody reads here: signatures, and who it is."""
+    signed: Any = RequestSigner.sign
+
+    def sign(signer: RequestSigner, operation: str, request: AWSRequest, **given: Any) -> None:
+        if signer.signing_name == "s3":  # whose signature says how the body is sent
+            signed(signer, operation, request, **given)
+        else:
+            request.headers["Authorization"] = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/any/aws4_request"
+
+    patch.setattr(RequestSigner, "sign", sign)
+    patch.setattr(UserAgentString, "to_string", lambda agent: "tests")
+
+
 def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Spare moto the walk through the model of every single attribute value: it takes most of its time."""
+    """Spare moto the walk through the model of every single attribute value, which takes most of its time."""
     parse: Any = JSONParser._parse_shape
     serialize: Any = BaseJSONSerializer._serialize_type_structure
 
@@ -344,6 +365,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
         else:
             serialize(serializer, serialized, value, shape, key)
 
+    patch.setattr(responses, "method_names_from_class", cache(method_names_from_class))
     patch.setattr(JSONParser, "_parse_shape", parse_shape)
     patch.setattr(BaseJSONSerializer, "_serialize_type_structure", serialize_structure)
 
@@ -359,7 +381,7 @@ def _plain(value: Any) -> Any:
 
 def _kinds(service: str, operation: str) -> frozenset[Kind]:
     kinds = _ANY if operation.startswith(_READS) else _ANY | _WRITING
-    if operation in {"BatchWriteItem", "BatchGetItem"}:
+    if operation in {"BatchWriteItem", "BatchGetItem", "BatchCreatePartition"}:
         kinds |= BATCH
     if service == "dynamodb" and operation in _MAY_CONFLICT:
         kinds |= {Kind.CONFLICT}
@@ -376,6 +398,8 @@ def _error(service: str, code: str, more: Mapping[str, object]) -> str:
 
 
 def _unprocessed(operation: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    if operation == "BatchCreatePartition":
+        return _refused(asked["PartitionInputList"])
     if operation == "BatchWriteItem":
         return {"UnprocessedItems": asked["RequestItems"]}
     return {"Responses": {}, "UnprocessedKeys": asked["RequestItems"]}
@@ -383,6 +407,11 @@ def _unprocessed(operation: str, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _halves(operation: str, asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first half of a batch as a request, and the rest as an answer tells it; of one item, all is the rest."""
+    if operation == "BatchCreatePartition":
+        days = asked["PartitionInputList"]
+        half = len(days) // 2
+        some = {**asked, "PartitionInputList": days[:half]}
+        return (some if half else {}), _refused(days[half:])
     ((table, items),) = asked["RequestItems"].items()
     if operation == "BatchWriteItem":
         half = len(items) // 2
@@ -392,6 +421,12 @@ def _halves(operation: str, asked: Mapping[str, Any]) -> tuple[dict[str, Any], d
         some = {**items, "Keys": items["Keys"][:half]}
         rest = {"UnprocessedKeys": {table: {**items, "Keys": items["Keys"][half:]}}}
     return ({"RequestItems": {table: some}}, rest) if half else ({}, _unprocessed(operation, asked))
+
+
+def _refused(partitions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """How Glue tells of what of a batch it did not take."""
+    detail = {"ErrorCode": "InternalServiceException", "ErrorMessage": "told so"}
+    return {"Errors": [{"PartitionValues": one["Values"], "ErrorDetail": detail} for one in partitions]}
 
 
 def _published(body: bytes, answer: str | bytes) -> Published:

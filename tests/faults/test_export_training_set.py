@@ -10,12 +10,10 @@ import pytest
 
 from lambdas.sensors.export_training_set import handler as exporting
 from lambdas.sensors.stores import Sensor
-from tests.faults.cases import NoTexts, check
+from tests.faults.cases import ATTEMPTS, NoTexts, check
 from tests.faults.injection import Injector, Kind
 from tests.faults.sensors import SensorsWorld, prepared, reuse_clients, tables
 from tests.functional.test_export_training_set import IN_BUCKET_1, MINUTE, NOON, reading
-
-ATTEMPTS = 6
 
 
 class World(NoTexts, SensorsWorld):

@@ -2,6 +2,7 @@
 
 from tests.faults import (
     test_detect_anomalies,
+    test_export_tables,
     test_export_training_set,
     test_open_tickets,
     test_poll_readings,
@@ -17,6 +18,8 @@ from tests.faults.injection import Kind
 WORLDS = [
     test_detect_anomalies.opening,
     test_detect_anomalies.ending,
+    test_export_tables.export,
+    test_export_tables.register,
     test_export_training_set.make,
     test_open_tickets.in_ops_center,
     test_open_tickets.over_webhook,
@@ -33,6 +36,6 @@ def test_there_are_more_than_a_thousand_faults_at_every_service() -> None:
     called = [run_world(make, None)[0].calls for make in WORLDS]
     assert sum(len(list(faults_of(calls, kind))) for calls in called for kind in Kind) > 1000
     assert {call.service for calls in called for call in calls} == {
-        *("dynamodb", "s3", "sns", "sqs", "secrets-manager", "ssm"),
+        *("dynamodb", "s3", "sns", "sqs", "secrets-manager", "ssm", "glue"),
         *("webhook", "device"),
     }

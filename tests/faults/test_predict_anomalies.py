@@ -15,14 +15,13 @@ from lambdas.runtime.objects import Bucket
 from overcut.etl_jobs.layout import Promoted, predictions_key
 from overcut.etl_jobs.model import dump_model
 from overcut.etl_jobs.training import train
-from tests.faults.cases import NoTexts, check
+from tests.faults.cases import NoTexts, check, workflow_invokes
 from tests.faults.injection import BATCH, Injector, Kind
 from tests.faults.sensors import reuse_clients
 from tests.functional.conftest import REGION
 from tests.functional.etl_job_rows import write_recent
 from tests.functional.test_predict_anomalies import DAY, FLEET, TRAINED_AT, UNTIL, week
 
-ATTEMPTS = 6
 DATA = "overcut-data"
 
 
@@ -47,10 +46,7 @@ class World(NoTexts):
 
     def run(self) -> None:
         given = {"until": UNTIL.isoformat(), "bucket": 0}
-        for _ in range(ATTEMPTS):
-            if self.injector.invoke(lambda: predicting.handler(given, None)):
-                return
-        raise AssertionError("the workflow failed")
+        workflow_invokes(self.injector, lambda: predicting.handler(given, None))
 
     def outcome(self) -> dict[str, Any]:
         return {key: hashlib.sha256(self.data.get(key)).hexdigest() for key in self.data.keys("")}
