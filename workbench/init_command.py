@@ -1,6 +1,7 @@
 """`overcut init`: writes a stage file by asking."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,23 @@ class Answers:
         """
         said = self._given[option]
         if said is None and self._asks:
-            return str(click.prompt(question, default=default, value_proc=_checked(check), err=True))
+            return _prompted(question, check, default)
         try:
             return str(_checked(check)(default if said is None else said))
         except click.BadParameter as error:
             raise click.ClickException(f"--{option.replace('_', '-')}: {error.message}") from error
+
+
+def _prompted(question: str, check: Callable[[str], object], default: str | None = None) -> str:
+    try:
+        return str(click.prompt(question, default=default, value_proc=_checked(check), err=True))
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            raise click.ClickException(
+                f"the input ended at {question!r}, and nothing is written; answer in a terminal,"
+                " or give the answers by options and --no-input"
+            ) from None
+        raise
 
 
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
@@ -116,8 +129,7 @@ def _check(check: Callable[[], object], what: str) -> None:
 def _asked_path(no_input: bool) -> Path:
     if no_input:
         raise click.UsageError("say where to write: overcut init config/plant.toml --no-input")
-    name = click.prompt("Name of the stage", value_proc=_checked(lambda said: _try(name=said)), err=True)
-    return STAGES / f"{name}.toml"
+    return STAGES / f"{_prompted('Name of the stage', lambda said: _try(name=said))}.toml"
 
 
 def _stage(answers: Answers) -> dict[str, Any]:
@@ -154,15 +166,22 @@ def _sensors(answers: Answers) -> dict[str, Any]:
         lambda said: try_source(url=said),
     )
     secret = answers.take(
-        "secret_name", "Secret that holds the Authorization header, empty for none", "", lambda said: None
+        "secret_name",
+        "Name of the secret that holds the Authorization header ('Bearer TOKEN'), empty for none",
+        "",
+        lambda said: None,
     )
     measures = answers.take(
         "measures",
-        "Measures with their units",
+        "Measures with their units, a comma between two (temperature=C,humidity=%)",
         "temperature=C",
         lambda said: try_source(measures=_measures(said)),
     )
-    contacts = _names(answers.take("contacts", "Who is texted", "maintenance", try_contacts))
+    contacts = _names(
+        answers.take(
+            "contacts", "Who is texted, a comma between two; the first hears of the rest", "maintenance", try_contacts
+        )
+    )
     return {
         "default_contact": contacts[0],
         "sources": {
@@ -186,10 +205,10 @@ def _etl_jobs(answers: Answers) -> dict[str, Any]:
         "lake",
         "Where orchestrators write job runs, s3://bucket/prefix/, empty for a bucket of its own",
         "",
-        lambda said: _try(etl_jobs={"lake": said}),
+        lambda said: _try(etl_jobs={"lake": _folder(said)}),
     )
     if lake:
-        settings["lake"] = lake
+        settings["lake"] = _folder(lake)
     url = answers.take(
         "webhook_url",
         "Where tickets go, empty for OpsCenter",
@@ -205,6 +224,10 @@ def _etl_jobs(answers: Answers) -> dict[str, Any]:
         )
         settings["tickets"] = {"sink": "webhook", "url": url, "secret_name": secret}
     return settings
+
+
+def _folder(said: str) -> str:
+    return said if not said or said.endswith("/") else f"{said}/"
 
 
 def _address(said: str) -> None:
@@ -238,12 +261,15 @@ def _measures(said: str) -> dict[str, str]:
 
 def _tell_next(path: Path, stage: Mapping[str, Any], region: str) -> None:
     """What is left to do, as it is typed."""
-    named = path.stem if path.parent == STAGES else str(path)
+    named = path.stem if path.parent == STAGES else shlex.quote(str(path))
     click.echo(f"Wrote {path}. Next:")
-    secrets = [one["secret_name"] for one in _sources(stage) if "secret_name" in one]
-    secrets += [one["secret_name"] for one in [stage.get("etl_jobs", {}).get("tickets", {})] if one]
-    for secret in secrets:
-        click.echo(f"  aws secretsmanager create-secret --region {region} --name {secret} --secret-string VALUE")
+    # the whole value of the Authorization header, and what a webhook's signature is made with
+    secrets = {one["secret_name"]: "'Bearer TOKEN'" for one in _sources(stage) if "secret_name" in one}
+    if tickets := stage.get("etl_jobs", {}).get("tickets"):
+        secrets[tickets["secret_name"]] = "whsec_BASE64"
+    for secret, value in secrets.items():
+        click.echo(f"  aws secretsmanager create-secret --region {region} --name {secret} --secret-string {value}")
+    click.echo(f"  cdk bootstrap --context stage={named}")
     click.echo(f"  overcut doctor --stage {named}")
     phones = "".join(
         f" --parameters {phone_parameter(name)}=+NUMBER" for name in stage.get("sensors", {}).get("contacts", ())

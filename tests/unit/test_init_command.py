@@ -25,6 +25,7 @@ def test_who_only_confirms_gets_a_stage_that_can_be_read(tmp_path: Path) -> None
     assert stage.sensors.default_contact == "maintenance"
     assert ran.stdout == (
         f"Wrote {path}. Next:\n"
+        f"  cdk bootstrap --context stage={path}\n"
         f"  overcut doctor --stage {path}\n"
         f"  cdk deploy --all --context stage={path} --parameters PhoneNumberMaintenance=+NUMBER\n"
     )
@@ -33,7 +34,7 @@ def test_who_only_confirms_gets_a_stage_that_can_be_read(tmp_path: Path) -> None
 def test_every_answer_is_in_the_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "plant.toml"
     answers = ["us-east-2", "ops@example.com", "no", "both", "https://d.example.com/s", "plant/device"]
-    answers += ["temperature=C, humidity=%", "day, night-shift", "s3://lake-x/runs/", "https://t.example.com/h", "hook"]
+    answers += ["temperature=C, humidity=%", "day, night-shift", "s3://lake-x/runs", "https://t.example.com/h", "hook"]
     ran = run(str(path), answers=answers)
     assert ran.exit_code == 0, ran.output
     assert tomllib.loads(path.read_text()) == {
@@ -57,7 +58,12 @@ def test_every_answer_is_in_the_file_and_nothing_else(tmp_path: Path) -> None:
         },
     }
     read_stage(str(path))
-    for words in ("--name plant/device", "--name hook", "PhoneNumberDay=", "PhoneNumberNightShift="):
+    for words in (
+        "--name plant/device --secret-string 'Bearer TOKEN'",
+        "--name hook --secret-string whsec_BASE64",
+        "PhoneNumberDay=",
+        "PhoneNumberNightShift=",
+    ):
         assert words in ran.stdout
 
 
@@ -110,6 +116,20 @@ def test_a_wrong_option_is_told_in_one_sentence_and_nothing_is_written(
     assert words in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "question"), [(["{}/plant.toml"], "Region"), ([], "Name of the stage")])
+def test_an_input_that_ends_is_told_with_the_question(tmp_path: Path, arguments: list[str], question: str) -> None:
+    ran = run(*(one.format(tmp_path) for one in arguments))
+    assert ran.exit_code == 1
+    assert f"Error: the input ended at '{question}', and nothing is written; answer in a terminal" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_takes_several_values_says_how_to_separate_them(tmp_path: Path) -> None:
+    asked = run(str(tmp_path / "plant.toml"), answers=[""] * 10).stderr
+    for question in ("Measures", "Who is texted"):
+        assert "a comma between two" in next(line for line in asked.splitlines() if question in line)
 
 
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
