@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lambdas.runtime.clock import clock_from
@@ -18,7 +17,7 @@ from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage
 from workbench.aws_commands import AwsCommands, of_sensors_stage, typed
 from workbench.sensors_system import SensorsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 MOST_LISTED = 20
 SECOND = timedelta(seconds=1)
@@ -60,7 +59,7 @@ def list_cutoffs(stage: SensorsStage, sensor_id: str, as_json: bool) -> None:
             f"{cutoff.z_factor:.2f}",
             str(cutoff.reading_count),
         )
-    Console().print(table)
+    print_table(table)
 
 
 def _states(found: Sequence[Cutoff], now: datetime) -> list[str]:
@@ -127,7 +126,7 @@ def held(stage: SensorsStage, as_json: bool) -> None:
     table = Table("model", "version", "held because")
     for one in found:
         table.add_row(shown(one["model_id"]), shown(one["model_version"]), shown(one["reason"]))
-    Console().print(table)
+    print_table(table)
 
 
 @cutoffs.command()

@@ -22,7 +22,7 @@ from stacks.stage import SensorsStage
 from workbench.aws_commands import AwsCommand, of_sensors_stage
 from workbench.incidents_commands import measured, whose
 from workbench.sensors_system import SensorsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 
 class NotExplainedError(RefusedError):
@@ -160,7 +160,7 @@ def _print(found: Explanation) -> None:
         usually = f"{row['usual_low']:.4g} to {row['usual_high']:.4g}"
         found_value, times = f"{row['value']:.4g}", f"{row['times_usual']:.2f}"
         table.add_row(shown(row["measure"]), row["feature"], found_value, usually, times)
-    console.print(table)
+    print_table(table, console)
     above = "above" if cause.anomaly_score > cause.score_cutoff else "not above"
     say(f"anomaly score {cause.anomaly_score:.4f}, {above} the cutoff {cause.score_cutoff:.4f}")
     say(f"model {found.cutoff.cohort_id} {cause.model_version}, trained {cause.trained_at}")

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lambdas.sensors.stores import KnownIncident
@@ -15,7 +14,7 @@ from overcut.sensors.readings import format_time
 from stacks.stage import SensorsStage
 from workbench.aws_commands import AwsCommands, of_sensors_stage
 from workbench.sensors_system import SensorsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 # a terminal's worth; a sensor in trouble may have hundreds
 MOST_LISTED = 50
@@ -63,7 +62,7 @@ def list_incidents(stage: SensorsStage, only_open: bool, everything: bool, as_js
             shown(measured(one.cause)),
             known.label or "-",
         )
-    Console().print(table)
+    print_table(table)
     if len(listed) < len(found):
         click.echo(f"{len(found) - len(listed)} older ones are not shown; --all shows them.")
 
@@ -100,7 +99,7 @@ def held(stage: SensorsStage, as_json: bool) -> None:
     for contact, one, text in waiting:
         opened = f"{one.opened_at:%Y-%m-%d %H:%M}"
         table.add_row(contact, text.kind, one.reference, shown(one.equipment.name), opened, one.state)
-    Console().print(table)
+    print_table(table)
 
 
 @incidents.command()
@@ -137,7 +136,7 @@ def show(stage: SensorsStage, reference: str, sensor_id: str | None, as_json: bo
         ("label", known.label or "none"),
     ):
         table.add_row(name, shown(value))
-    Console().print(table)
+    print_table(table)
 
 
 @incidents.command()

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from overcut import RefusedError
@@ -15,7 +14,7 @@ from workbench.aws_commands import AwsCommands, of_stage, typed
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.parked import NotRedrivenError, Parked, Queue
 from workbench.sensors_system import SensorsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 # a terminal's worth
 MOST_LISTED = 50
@@ -68,7 +67,7 @@ def list_parked(stage: Stage, queue: str | None, as_json: bool) -> None:
         reason = item.reason if len(item.reason) <= 120 else f"{item.reason[:119]}…"
         minute = item.parked_at[:16].replace("T", " ") or "-"
         table.add_row(item.reference, item.queue, shown(minute), shown(item.what), shown(reason))
-    Console().print(table)
+    print_table(table)
     if len(listed) > MOST_LISTED:
         click.echo(f"{len(listed) - MOST_LISTED} more are not shown; --json prints all.")
 

@@ -7,7 +7,6 @@ import sys
 from itertools import islice
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from overcut import RefusedError
@@ -17,7 +16,7 @@ from workbench.deployed import DeployedPipeline
 from workbench.etl_jobs_system import EtlJobsSystem
 from workbench.questions import Answer, NamedQuestion
 from workbench.sensors_system import SensorsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 # a terminal's worth
 MOST_SHOWN = 200
@@ -79,7 +78,7 @@ def _list(named: list[NamedQuestion], as_json: bool) -> None:
     table = Table("--named", "what it answers")
     for one in named:
         table.add_row(shown(one.name), shown(one.about))
-    Console().print(table)
+    print_table(table)
 
 
 def _print(answer: Answer, as_json: bool, as_csv: bool) -> None:
@@ -97,7 +96,7 @@ def _print(answer: Answer, as_json: bool, as_csv: bool) -> None:
     table = Table(*map(shown, answer.columns))
     for row in rows[:MOST_SHOWN]:
         table.add_row(*("-" if value is None else shown(value) for value in row))
-    Console().print(table)
+    print_table(table)
     if not rows:
         click.echo("No row.")
     if len(rows) > MOST_SHOWN:

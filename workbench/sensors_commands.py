@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lambdas.sensors.stores import Sensor
@@ -16,7 +15,7 @@ from overcut import RefusedError
 from stacks.stage import SensorsStage
 from workbench.aws_commands import AwsCommands, of_sensors_stage
 from workbench.sensors_system import SensorsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 COLUMNS = ("sensor_id", "name", "customer", "site", "kind")
 
@@ -54,7 +53,7 @@ def list_sensors(stage: SensorsStage, as_json: bool) -> None:
         of_source = (sensor.source_id, measures, _state(sensor))
         known = (sensor.sensor_id, sensor.name, sensor.customer, site, sensor.kind)
         table.add_row(*map(shown, (*known, *of_source)))
-    Console().print(table)
+    print_table(table)
 
 
 def _state(sensor: Sensor) -> str:

@@ -14,7 +14,7 @@ from overcut.sensors.readings import format_time
 from stacks.stage import EtlJobsStage
 from workbench.aws_commands import AwsCommands, of_etl_jobs_stage, typed
 from workbench.etl_jobs_system import EtlJobsSystem
-from workbench.shown import shown
+from workbench.shown import print_table, shown
 
 
 @click.group(cls=AwsCommands)
@@ -36,7 +36,10 @@ def list_tickets(stage: EtlJobsStage, as_json: bool) -> None:
     for head in found:
         reference = shown(head.reference) or "not sent yet"
         table.add_row(shown(head.job_name), head.kind, f"{head.opened_at:%Y-%m-%d %H:%M}", str(head.runs), reference)
-    console.print(table if found else "No ticket is open.")
+    if found:
+        print_table(table, console)
+    else:
+        console.print("No ticket is open.")
     if parked := sum(1 for _ in store.parked()):
         said = "entry is parked" if parked == 1 else "entries are parked"
         console.print(f"{parked} {said}: {typed('parked list', stage.reference)} says why.", soft_wrap=True)
