@@ -237,17 +237,20 @@ def _told_briefly(incident: Incident) -> Iterator[str]:
     elif incident.kind in SILENCES:
         yield f"{'unreadable' if cause.feature == UNREADABLE else 'no reading'} since {clock}"
     else:
-        # a unit tells the measure
-        what = "" if cause.unit else f"{_short(cause.measure, 8)} "
-        value = f"{what}{_brief(cause.value)}{_unit(cause.unit, 4)}"
+        value = f"{_brief(cause.value)}{_unit(cause.unit, 4)}"
         if incident.kind == STUCK_SENSOR:
+            if not cause.unit:
+                yield f"{_short(cause.measure, 24)} stuck at {value} since {clock}"
             yield f"stuck at {value} since {clock}"
             return
         swing = f"{SWING.strip()} " if cause.feature == "volatility" else ""
         low, high = _brief(cause.usual_low), _brief(cause.usual_high)
         usual = f"{low} to {high}" if "-" in low + high else f"{low}-{high}"
-        yield f"{swing}{value}, usual {usual}, since {clock}"
-        yield f"{swing}{value}, usual {usual}, {clock}"
+        # a unit tells the measure
+        for most in (0,) if cause.unit else (24, 8):
+            what = f"{swing}{_short(cause.measure, most)} " if most else swing
+            yield f"{what}{value}, usual {usual}, since {clock}"
+        yield f"{what}{value}, usual {usual}, {clock}"
 
 
 def _told_over(incident: Incident) -> str:

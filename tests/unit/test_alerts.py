@@ -339,6 +339,25 @@ def test_what_lies_below_zero_and_what_has_no_unit() -> None:
     assert "temper.. 9.1, usual 1.0-5.0, " in compose([bare], TextKind.ALERT, OWN_URL)
 
 
+@pytest.mark.parametrize(
+    ("kind", "domain", "short", "told"),
+    [
+        ("stuck", "temperature stuck at 9.1 since", "temperature stuck at 9.1 since", "stuck at 9.1 since"),
+        ("equipment", "temperature 9.1, usual", "temperature 9.1, usual", "temper.. 9.1, usual"),
+    ],
+)
+def test_a_measure_without_a_unit_is_named_whole_where_there_is_room(
+    kind: str, domain: str, short: str, told: str
+) -> None:
+    one = incident(kind=kind)
+    bare = replace(one, cause=replace(one.cause, unit=""))
+    assert f": {domain}" in compose([bare], TextKind.ALERT, DOMAIN_URL)
+    unit = replace(bare, equipment=replace(bare.equipment, name="u-1", site="S"))
+    assert f": {short}" in compose([unit], TextKind.ALERT, OWN_URL)
+    long = replace(bare, equipment=replace(bare.equipment, name="A cold room with a long name", site="Somewhere else"))
+    assert f": {told}" in compose([long], TextKind.ALERT, OWN_URL)
+
+
 def test_several_with_a_link() -> None:
     many = [incident(f"s{k}", minute=k, name=f"Unit {k}", site="Plant 1") for k in range(4)]
     assert compose(many, TextKind.ALERT, OWN_URL) == (

@@ -1,11 +1,13 @@
 """What a demonstration is asked for, and what it makes of that before anything is started."""
 
+import io
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -23,9 +25,11 @@ from workbench.demonstration.commands import demo
 from workbench.demonstration.etl_jobs import SEED, EtlJobsPart
 from workbench.demonstration.house import INCIDENT_PAGE, DemonstrationError, House, play
 from workbench.demonstration.progress import progress
+from workbench.demonstration.questions import asked
 from workbench.demonstration.script import ScriptError, recorded_script, simulated_script
 from workbench.demonstration.sensors import rounded
 from workbench.demonstration.stage_file import write_stage_file
+from workbench.questions import Answer
 from workbench.readings_files import write_readings
 from workbench.simulate_job_runs import demonstration_jobs
 
@@ -274,3 +278,16 @@ def test_a_step_is_told_when_it_begins_where_lines_cannot_move(capsys: pytest.Ca
 )
 def test_values_are_shown_with_three_digits(value: float, text: str) -> None:
     assert rounded(value) == text
+
+
+def test_an_answer_is_shown_rounded_and_kept_as_it_is() -> None:
+    row: list[str | None] = ["JPWEQQ", "2026-03-03 00:40:00", "17.800000000000001", "7", None, "0.0012345678"]
+    columns = ["reference", "at", "value", "texts", "none", "small"]
+    answer = Answer(columns, iter([row]))
+    system = SimpleNamespace(questions=SimpleNamespace(ask=lambda _: answer))
+    output = io.StringIO()
+    kept = asked(Console(file=output, width=120), system, "SELECT 1")  # type: ignore[arg-type]
+    assert kept == [dict(zip(columns, row, strict=True))]
+    (line,) = (line for line in output.getvalue().splitlines() if "JPWEQQ" in line)
+    cells = [cell.strip() for cell in line.split("│")[1:-1]]
+    assert cells == ["JPWEQQ", "2026-03-03 00:40:00", "17.8", "7", "-", "0.001235"]
