@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from overcut import OvercutError
+from overcut.etl_jobs.backtest import NEVER_SCORED
 from overcut.etl_jobs.backtest import backtest as backtest_job_runs
-from overcut.sensors.backtest import Recording
+from overcut.etl_jobs.job_runs import Status
+from overcut.sensors.backtest import LEARNING_DAYS, Recording
 from overcut.sensors.cohorts import MIN_READINGS
 from workbench.backtest_page import backtest_page
 from workbench.job_runs_files import JobRunsFileError, read_job_runs, read_labels
@@ -56,9 +58,45 @@ def etl_jobs(runs_file: Path, labels_file: Path, as_json: Path | None) -> None:
     if as_json:
         as_json.write_text(json.dumps(report, indent=2) + "\n")
     table = Table("figure", "value")
-    for name, value in report.items():
-        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    for figure in _figures_of_jobs(report):
+        table.add_row(*map(shown, figure))
+    console = Console()
+    console.print(table)
+    succeeded = sum(run.status is Status.SUCCEEDED for run in recorded.runs)
+    judged_from = min(run.started_at for run in recorded.runs) + NEVER_SCORED
+    console.print(
+        f"{report['runs']:,} of {succeeded:,} runs that succeeded were judged: the first {NEVER_SCORED.days} days, to"
+        f" {judged_from:%Y-%m-%d}, are only learned from.",
+        soft_wrap=True,
+    )
+
+
+# by the name in JSON, what people read, and the decimals
+_OF_JOBS = {
+    "runs": ("runs judged", 0),
+    "weeks": ("weeks judged", 2),
+    "faults": ("faults: labelled runs in a row, of one job and kind", 0),
+    "found": ("of them found", 0),
+    "recall_by_kind": ("share of faults found", 3),
+    "recall_by_run": ("share of labelled runs found", 3),
+    "run_recall_by_kind": ("share of labelled runs found", 3),
+    "tickets": ("tickets", 0),
+    "false_tickets": ("of them false: opened by a run without a label", 0),
+    "early_tickets": ("of those early: a labelled run followed in the same ticket", 0),
+    "false_tickets_per_week": ("false tickets a week", 3),
+    "false_runs": ("runs called unusual that have no label", 0),
+    "average_precision": ("average precision: 1 when all labelled runs score above all others", 3),
+    "recall_at_one_false_ticket_per_week": ("share of labelled runs found, at one false ticket a week", 3),
+    "recall_at_one_false_run_per_week": ("share of labelled runs found, at one false run a week", 3),
+}
+
+
+def _figures_of_jobs(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and value, for people."""
+    for name, (told, digits) in _OF_JOBS.items():
+        of_kinds = report[name].items() if isinstance(report[name], Mapping) else [("", report[name])]
+        for kind, value in of_kinds:
+            yield f"{told}: {kind}" if kind else told, _told(value, digits)
 
 
 MOST_HELD, MOST_NAMED = 5, 5
@@ -131,28 +169,39 @@ def sensors(
             f"never judged, for want of {MIN_READINGS} readings to learn from: {', '.join(never[:MOST_NAMED])}{more}",
             soft_wrap=True,
         )
+    console.print(_HOW_TO_READ, soft_wrap=True)
+    if recorded.counted_from is None:
+        days = LEARNING_DAYS.days
+        console.print(f"Not counted: each sensor's first {days} days, which are only learned from.", soft_wrap=True)
     if not ours["sensor_weeks"]:
         console.print("Nothing was counted: no sensor has readings after its first five days. Try --train-until.")
 
 
+_HOW_TO_READ = (
+    '"At other times" is chance: as many faults would be found if they lay anywhere else. Where it comes near those'
+    " found, the incidents do not tell faults from anything."
+)
+# by the name in JSON, what people read, and the decimals
+_OF_SENSORS = {
+    "sensors": ("sensors", 0),
+    "sensor_weeks": ("sensor weeks counted", 2),
+    "faults": ("faults", 0),
+    "found": ("of them found", 0),
+    "found_by_chance": ("found, were they at other times", 1),
+    "recall": ("recall, the share found", 3),
+    "recall_by_kind": ("recall", 3),
+    "median_delay_minutes": ("minutes to half of those found", 0),
+    "p95_delay_minutes": ("minutes to 95 of 100 found", 0),
+    "recall_within_10_minutes_by_kind": ("recall within 10 minutes", 3),
+    "false_incidents": ("false incidents", 0),
+    "false_incidents_per_sensor_week": ("false incidents a sensor week", 3),
+    "minutes_in_alert_share": ("share of minutes in alert, without a fault", 4),
+}
+
+
 def _figures(ours: Mapping[str, Any], laboratory: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Name, ours and the laboratory's, for people."""
-    for name, digits in (
-        ("sensors", 0),
-        ("sensor_weeks", 2),
-        ("faults", 0),
-        ("found", 0),
-        ("recall", 3),
-        ("recall_by_kind", 3),
-        ("median_delay_minutes", 0),
-        ("p95_delay_minutes", 0),
-        ("recall_within_10_minutes_by_kind", 3),
-        ("false_incidents", 0),
-        ("false_incidents_per_sensor_week", 3),
-        ("minutes_in_alert_share", 4),
-        ("found_by_chance", 1),
-    ):
-        told = name.removesuffix("_by_kind").replace("_", " ")
+    for name, (told, digits) in _OF_SENSORS.items():
         if isinstance(ours[name], Mapping):
             for kind, value in ours[name].items():
                 yield f"{told}: {kind}", _told(value, digits), _told(laboratory[name][kind], digits)

@@ -110,6 +110,10 @@ def test_figures_and_pictures(fleet: Path, tmp_path: Path) -> None:
     assert list(found[0]) == ["sensor_id", "kind", "first_anomalous_at", "opened_at", "recovered_at"]
     assert "laboratory's rule" in ran.stdout
     assert "recall: step" in ran.stdout
+    assert "found, were they at other times" in ran.stdout
+    assert "as many faults would be found if they lay anywhere else" in ran.stdout
+    assert "Not counted: each sensor's first 5 days, which are only learned from." in ran.stdout
+    assert "p95" not in ran.stdout
 
     page = as_html.read_text()
     tags = Tags(page)
@@ -128,6 +132,7 @@ def test_readings_without_labels_have_no_recall(fleet: Path, tmp_path: Path) -> 
     assert ran.exit_code == 0, ran.output
     figures = json.loads(as_json.read_text())
     assert figures["recall"] is None
+    assert "Not counted" not in ran.stdout
     assert figures["laboratory"]["recall"] is None
     assert figures["sensor_weeks"] == round(2 * 5 * 144 / 10_080, 2), "everything after the training counts"
     opened = [one["opened_at"] for one in figures["incidents"] if one["sensor_id"] == "fridge-1"]
@@ -254,7 +259,7 @@ def test_other_settings_are_judged_as_a_replay_would(fleet: Path) -> None:
 
 
 def setting(recall: float, false: float, delay: float = 5.0) -> Setting:
-    return Setting(0.1, 5, recall, delay, false)
+    return Setting(0.1, 5, recall, delay, false, 20)
 
 
 def test_the_frontier_is_what_nothing_beats() -> None:
@@ -280,4 +285,5 @@ def test_tuned_settings_are_lines_of_a_stage(fleet: Path, tmp_path: Path) -> Non
     chosen = read_stage(str(written)).with_sensors().sensors
     said = f"false_alarm_budget {chosen.false_alarm_budget:g}, consecutive_minutes {chosen.consecutive_minutes}"
     assert f"Within 50 false incidents a sensor-week: {said}" in ran.stdout
+    assert "That rests on 2 faults: one more or less found is 50% of recall. Change no stage by it" in ran.stdout
     assert Tags(as_html.read_text()).loads == []

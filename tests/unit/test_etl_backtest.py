@@ -1,6 +1,7 @@
 import csv
 import gzip
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,21 @@ def test_labels_of_another_file_are_refused(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["backtest", "etl-jobs", str(runs), "--labels", str(labels)])
     assert ran.exit_code == 1
     assert ran.stderr == f"Error: none of the labels in {labels} is of a run in {runs}; give its own labels\n"
+
+
+def test_figures_are_told_in_words_with_what_was_not_judged(tmp_path: Path) -> None:
+    runs, labels = tmp_path / "runs.csv", tmp_path / "labels.csv"
+    recorded = history(count=120)
+    write_job_runs(runs, recorded)
+    last = recorded[-1]
+    labels.write_text(f"job_name,run_id,kind\n{last.job_name},{last.run_id},zero\n")
+    ran = CliRunner().invoke(main, ["backtest", "etl-jobs", str(runs), "--labels", str(labels)], env={"COLUMNS": "120"})
+    assert ran.exit_code == 0, ran.output
+    assert "share of faults found: zero" in ran.stdout
+    assert "false tickets a week" in ran.stdout
+    assert "{" not in ran.stdout
+    assert "_" not in ran.stdout
+    judged = recorded[0].started_at + timedelta(days=90)
+    number = sum(run.started_at >= judged for run in recorded)
+    told = f"{number} of 120 runs that succeeded were judged: the first 90 days, to {judged:%Y-%m-%d}, are only learned"
+    assert ran.stdout.splitlines()[-1] == f"{told} from."
