@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 # in a picture's own units, of which a screen shows more or fewer: text must be legible on a phone and fit beside it
-WIDTH, LEFT, RIGHT = 760, 56, 8
+WIDTH, LEFT, RIGHT = 760, 70, 8
 # above each panel is its name, below a picture are times
 HEAD, FOOT = 26, 28
 # a line is broken where so many usual intervals hold no reading
@@ -68,7 +68,7 @@ dd { font-size: 1.6rem; line-height: 1.25; margin: 0; } dt { color: var(--soft);
 summary { cursor: pointer; padding: .4rem 0; } :focus-visible { outline: 3px solid var(--score); outline-offset: 2px; }
 @media (min-width: 40.01rem) { .wide caption { white-space: nowrap; } }
 @media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .6rem; } section { padding: .8rem; }
-  svg text { font-size: 21px; } .wide td:last-child:not(:only-child) { min-width: 9rem; } }
+  svg text { font-size: 20px; } .wide td:last-child:not(:only-child) { min-width: 9rem; } }
 @media (min-width: 120rem) { body { max-width: 100rem; font-size: 17px; } svg text { font-size: 8px; } }
 """
 
