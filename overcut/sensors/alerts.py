@@ -196,13 +196,16 @@ def compose(incidents: Sequence[Incident], kind: TextKind, link: str = "") -> st
         return _compose_many(incidents, first, kind, room) + end
     start = _STARTS[kind]
     told = _told_over(first) if kind is TextKind.RECOVERY else _told(first, kind)
-    rests = [f": {told}{_hint(kind)}. Ref {first.reference}"]
+    tries = [(_equipment, f": {told}{_hint(kind)}. Ref {first.reference}")]
     if kind in LINKED:
-        rests += [f": {brief} {first.reference}" for brief in _told_briefly(first)]
-    name_and_place = len(_equipment(first, SEGMENT_LENGTH))
-    left = (rest for rest in rests if room - len(start) - len(rest) >= min(NAMED, name_and_place))
-    rest = next(left, rests[-1]) if link else rests[0]
-    return start + _equipment(first, room - len(start) - len(rest)) + rest + end
+        tries += [(_equipment_briefly, f": {brief} {first.reference}") for brief in _told_briefly(first)]
+    left = (
+        (name, rest)
+        for name, rest in tries
+        if room - len(start) - len(rest) >= min(NAMED, len(name(first, SEGMENT_LENGTH)))
+    )
+    name, rest = next(left, tries[-1]) if link else tries[0]
+    return start + name(first, room - len(start) - len(rest)) + rest + end
 
 
 def first_of(incidents: Iterable[Incident]) -> Incident:
@@ -353,6 +356,14 @@ def _equipment(incident: Incident, room: int) -> str:
     name_room = max(room - len(", ") - min(len(to_gsm7(site)), room // 3), 1)
     name = _short(equipment.name, name_room)
     return f"{name}, {_short(site, room - len(name) - 2)}"
+
+
+def _equipment_briefly(incident: Incident, room: int) -> str:
+    """Without a place that nobody has given: what is measured says more."""
+    equipment = incident.equipment
+    if equipment.site or incident.kind == SILENT_SITE or equipment.sensor_id.startswith("#"):
+        return _equipment(incident, room)
+    return _short(equipment.name, room)
 
 
 def _short(text: str, room: int) -> str:

@@ -358,6 +358,16 @@ def test_a_measure_without_a_unit_is_named_whole_where_there_is_room(
     assert f": {told}" in compose([long], TextKind.ALERT, OWN_URL)
 
 
+def test_beside_a_link_a_place_that_nobody_gave_leaves_its_room_to_what_is_measured() -> None:
+    one = incident(site="")
+    bare = replace(one, cause=replace(one.cause, unit=""))
+    assert "Cold room 3, no site yet: " in compose([bare], TextKind.ALERT)
+    assert "Cold room 3, no site yet: " in compose([bare], TextKind.ALERT, DOMAIN_URL)
+    assert compose([bare], TextKind.ALERT, OWN_URL) == (
+        f"ALERT Cold room 3: temperature 9.1, usual 1.0-5.0, since 12:00 UTC {one.reference} {OWN_URL}"
+    )
+
+
 def test_several_with_a_link() -> None:
     many = [incident(f"s{k}", minute=k, name=f"Unit {k}", site="Plant 1") for k in range(4)]
     assert compose(many, TextKind.ALERT, OWN_URL) == (
