@@ -138,7 +138,9 @@ def test_one_fault_gives_one_alert_and_one_recovery(simulated: Demo) -> None:
     assert float(summary["asked"][0]["value"]) > float(summary["asked"][0]["usual_high"])
     assert summary["training"]["status"] == "SUCCEEDED"
     assert summary["training"]["sensors"] == 1
-    assert {function["memory_mb"] for function in summary["functions"]} == {128}
+    # the one that is asked something for every reading has more of a core
+    larger = {one["name"]: one["memory_mb"] for one in summary["functions"] if one["memory_mb"] != 128}
+    assert larger == {"detect_anomalies": 512}
     assert sum(function["errors"] for function in summary["functions"]) == 0
     assert EmbeddedCloud(simulated.state / "cloud").status() is None
 
