@@ -18,7 +18,7 @@ def test_the_page_has_what_the_results_give(tmp_path: Path) -> None:
 
 def test_figures_are_told_with_three_digits_and_their_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "RESULTS", tmp_path)
-    rows = [{"way": "ours", "events a second": measured.spread([1234.4, 999.6, 40_000.0])}]
+    rows: list[measured.Row] = [{"way": "ours", "events a second": measured.spread([1234.4, 999.6, 40_000.0])}]
     rows.append({"way": "theirs", "µs": 45.67, "MB": 8.0, "ratio": measured.ratio([1.0, 3.0, 9.0], [2.0, 2.0, 2.0])})
     measured.write("made", {"Of one kind:": rows[:1], "": rows[1:]}, ["boto3"])
     page = tmp_path / "page.md"

@@ -61,6 +61,9 @@ class Remembered(Generic[Value]):
         self._measures = 0
         self._of: OrderedDict[str, tuple[Value, int]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._of)
+
     def get(self, sensor_id: str) -> Value | None:
         value, _ = self._of.get(sensor_id, (None, 0))
         return value
