@@ -1,9 +1,11 @@
-"""Running a function's small world with every fault of a kind, each compared with the world without one."""
+"""Running a function's small world with every fault of a kind, or with two, compared with the world without one."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any, Protocol
 
 import pytest
@@ -62,47 +64,98 @@ def workflow_invokes(injector: Injector, call: Callable[[], object]) -> None:
         raise AssertionError("the workflow failed")
 
 
-def run_world(
-    make: MakeWorld, fault: Fault | None, undisturbed: Sequence[Call] = ()
-) -> tuple[Injector, dict[str, Any], Texts, bool]:
-    """A world of its own, with a fault: who saw it, what became of it, its texts, and whether one may be doubled.
+MayDouble = Callable[[Sequence[Call], Fault], bool]
 
-    Args:
-        undisturbed: the calls without the fault.
-    """
-    injector = Injector(fault)
+
+def run_world(
+    make: MakeWorld, fault: Fault | None, then: Fault | None = None
+) -> tuple[Injector, dict[str, Any], Texts, MayDouble]:
+    """A world of its own, with a fault or two: who saw it, what became of it, its texts, and its `may_double`."""
+    injector = Injector(fault, then)
     with pytest.MonkeyPatch.context() as patch, in_the_way(injector, patch), make(injector, patch) as world:
         world.run()
-        allowed = fault is not None and world.may_double(undisturbed, fault)
-        return injector, world.outcome(), world.texts(), allowed
+        return injector, world.outcome(), world.texts(), world.may_double
 
 
 def check(function: str, make: MakeWorld, kind: Kind, record: Callable[[str, object], None]) -> None:
     """Strike each call that can have a fault of this kind, one a world, and find the same as without it."""
     undisturbed, expected, owed, _ = run_world(make, None)
     assert owed.lost == owed.doubled == 0
-    faults, total, wrong = [], Texts(), []
+    figures, wrong = Figures(function), []
     for fault in faults_of(undisturbed.calls, kind):
-        call = undisturbed.calls[fault.number]
-        name = f"{function}, call {fault.number + 1}, {call.name}, {kind}"
+        name = f"{function}, {_named(undisturbed.calls, fault)}"
         try:
-            injector, outcome, texts, may_double = run_world(make, fault, undisturbed.calls)
+            injector, outcome, texts, may_double = run_world(make, fault)
         except Exception as error:
             wrong.append(f"{name}: {error!r}")
             continue
-        assert injector.has_struck, name
+        assert injector.struck == [fault], name
         wrong += [f"{name}: {difference}" for difference in differences(expected, outcome)]
-        if texts.owed != owed.owed or texts.lost or texts.doubled > may_double:
+        if texts.owed != owed.owed or texts.lost or texts.doubled > may_double(undisturbed.calls, fault):
             wrong.append(f"{name}: {texts}, where {owed.owed} are owed")
-        faults.append(name)
-        total = Texts(total.owed + texts.owed, total.sent + texts.sent, total.doubled + texts.doubled)
-    # the list is shown by pytest -rP
-    sys.stdout.writelines(f"fault: {name}\n" for name in faults)
-    record("faults injected, by function", {"in all": len(faults), function: len(faults)})
-    record("faults injected, by kind", {str(kind): len(faults)})
-    record("texts to people while faults were injected", {**asdict(total), "lost": total.lost})
+        figures.count(name, [kind], texts)
+    figures.tell(record)
     assert not wrong, "\n".join([f"{len(wrong)} things are not as without the fault:", *wrong])
-    assert faults, f"{function} makes no call that can be {kind}"
+    assert figures.faults, f"{function} makes no call that can be {kind}"
+
+
+def check_pairs(function: str, make: MakeWorld, pairs: int, record: Callable[[str, object], None]) -> None:
+    """Strike a call, and a later one while the first fault is made good, in as many worlds; find the same as without.
+
+    Which ones is drawn, by the name of the function. A text is doubled only by a fault that may do it alone.
+    """
+    random = Random(function)
+    undisturbed, expected, owed, _ = run_world(make, None)
+    faults = [fault for kind in Kind for fault in faults_of(undisturbed.calls, kind)]
+    figures, wrong = Figures(f"{function}, in pairs"), []
+    for _ in range(pairs):
+        first, last = sorted(random.sample(faults, 2), key=lambda fault: fault.number)
+        between = (one for one in faults if one.kind is last.kind and first.number < one.number < last.number)
+        then = Fault(sum(1 for _ in between), last.kind)
+        name = f"{function}, {_named(undisturbed.calls, first)}, then the {then.number + 1}. that can be {then.kind}"
+        try:
+            injector, outcome, texts, may_double = run_world(make, first, then)
+        except Exception as error:
+            wrong.append(f"{name}: {error!r}")
+            continue
+        wrong += [f"{name}: {difference}" for difference in differences(expected, outcome)]
+        allowed = int(may_double(undisturbed.calls, first))
+        if texts.doubled > allowed and len(injector.struck) == 2:
+            # what the second one kept from being called is seen without it
+            allowed += may_double(run_world(make, first)[0].calls, injector.struck[1])
+        if texts.owed != owed.owed or texts.lost or texts.doubled > allowed:
+            wrong.append(f"{name}: {texts}, where {owed.owed} are owed, and {allowed} may be doubled")
+        # a run may be over before its second
+        if len(injector.struck) == 2:
+            figures.count(name, [first.kind, then.kind], texts)
+    figures.tell(record)
+    assert not wrong, "\n".join([f"{len(wrong)} things are not as without the faults:", *wrong])
+    assert figures.faults > pairs, "more than half have a second one"
+
+
+def _named(calls: Sequence[Call], fault: Fault) -> str:
+    return f"call {fault.number + 1}, {calls[fault.number].name}, {fault.kind}"
+
+
+class Figures:
+    """What is told of a test: its faults, one a line (`pytest -rP` shows them), and sums for the end."""
+
+    def __init__(self, of: str) -> None:
+        self.faults, self._of = 0, of
+        self._kinds: Counter[str] = Counter()
+        self._texts = Texts()
+
+    def count(self, name: str, kinds: Sequence[Kind], texts: Texts) -> None:
+        sys.stdout.write(f"fault: {name}\n")
+        self.faults += len(kinds)
+        self._kinds.update(map(str, kinds))
+        sums = (self._texts.owed + texts.owed, self._texts.sent + texts.sent, self._texts.doubled + texts.doubled)
+        self._texts = Texts(*sums)
+
+    def tell(self, record: Callable[[str, object], None]) -> None:
+        record("faults injected, by function", {"in all": self.faults, self._of: self.faults})
+        record("faults injected, by kind", dict(self._kinds))
+        record("texts to people while faults were injected", {**asdict(self._texts), "lost": self._texts.lost})
 
 
 def faults_of(calls: Sequence[Call], kind: Kind) -> Iterator[Fault]:

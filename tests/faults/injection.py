@@ -1,4 +1,4 @@
-"""Faults, one at a time, in the way of every call that a function makes.
+"""Faults, one at a time or two, in the way of every call that a function makes.
 
 What stands between the SDK and moto here, and between urllib3 and a webhook, sees each call, and can stop the process
 there, refuse the call, or lose it or its answer. The SDK's own retries are at work; only their waits are left out.
@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from types import SimpleNamespace
@@ -133,21 +133,25 @@ class Ways:
 
 
 class Injector:
-    """Sees every call, and spoils one.
+    """Sees every call, and spoils one, or two.
 
     Attributes:
         calls: those of the invocations so far, in order; what the SDK repeats is one call.
-        fault: what is to happen; None only counts.
-        has_struck: whether it happened.
+        struck: the faults that happened, in order.
         published: every text that SNS took.
         others: who answers in moto's place, by service: given the operation and the request's body.
         cold_start: forgets what a process had in memory.
     """
 
-    def __init__(self, fault: Fault | None = None) -> None:
+    def __init__(self, fault: Fault | None = None, then: Fault | None = None) -> None:
+        """Args:
+        fault: what is to happen; None only counts.
+        then: what is to happen after it; its number counts the later calls that can be of its kind, from 0.
+        """
         self.calls: list[Call] = []
-        self.fault = fault
-        self.has_struck = False
+        self.struck: list[Fault] = []
+        self._kinds = {fault.number: fault.kind} if fault else {}
+        self._then = then
         self.published: list[Published] = []
         self.others: dict[str, Callable[[str, bytes], Answer]] = {}
         self.cold_start: Callable[[], None] = lambda: None
@@ -167,7 +171,7 @@ class Injector:
         Raises:
             Exception: the function failed without a fault.
         """
-        had_struck = self.has_struck
+        struck = len(self.struck)
         self._rival = call
         self._is_armed = True
         try:
@@ -176,7 +180,7 @@ class Injector:
             self.cold_start()
             return False
         except Exception as error:
-            if self.has_struck == had_struck and not (owing and isinstance(error, owing)):
+            if len(self.struck) == struck and not (owing and isinstance(error, owing)):
                 raise
             return False
         finally:
@@ -197,12 +201,23 @@ class Injector:
             number = self._numbers.setdefault(key, len(self.calls))
             if not is_repeated:
                 self.calls.append(call)
+                self._place_second(number, call)
         if self._unprocessed == call.name:
             return ways.unprocessed()
-        if self.fault is None or self.fault.number != number or (self.has_struck and not is_repeated):
+        kind = self._kinds.get(number)
+        if kind is None:
             return ways.take()
-        self.has_struck = True
-        return self._strike(self.fault.kind, call, ways, is_repeated)
+        if not is_repeated:
+            self.struck.append(Fault(number, kind))
+        return self._strike(kind, call, ways, is_repeated)
+
+    def _place_second(self, number: int, call: Call) -> None:
+        if self._then is None or not self.struck or self._then.kind not in call.kinds:
+            return
+        if self._then.number == 0:
+            self._kinds[number], self._then = self._then.kind, None
+        else:
+            self._then = replace(self._then, number=self._then.number - 1)
 
     def _strike(self, kind: Kind, call: Call, ways: Ways, is_repeated: bool) -> Any:
         assert kind in call.kinds, f"{call.name} cannot be {kind}"

@@ -25,6 +25,8 @@ class World(TextingWorld):
     def run(self) -> None:
         for minute in (1, 4, 7, 10):
             self.sweep(NOON + minute * MINUTE, with_faults=minute < 7)
+        if len(self.injector.struck) > 1:
+            self.sweep(NOON + 13 * MINUTE)
 
 
 @contextmanager
