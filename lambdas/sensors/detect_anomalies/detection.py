@@ -1,5 +1,6 @@
 """Detection: from readings as they arrive to incidents and texts."""
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,7 +241,8 @@ class Detector:
         if any(one.is_anomaly is None for one in judged):
             return None
         # what the table was read ahead of the stream is kept until the stream is there
-        ahead = sum(time >= new[0].measured_at.timestamp() for time in history.series.times)
+        times = history.series.times
+        ahead = len(times) - bisect_left(times, new[0].measured_at.timestamp())
         window = [*history.window(), *judged][-max(self._rule.history_needed(interval), ahead) :]
         return self._histories.put(sensor_id, history.series, window, interval=interval, is_quiet=history.is_quiet)
 

@@ -5,7 +5,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from math import isnan
+from operator import sub
 from typing import Generic, TypeVar
 
 from overcut.sensors.features import WINDOW
@@ -153,8 +154,8 @@ class Histories:
         history = History(Series(times, values), verdicts, len(judged), is_quiet)
         if (
             any(one.is_anomaly is None for one in judged)
-            or any(later - earlier > widest for earlier, later in pairwise(times))
-            or any(value != value for column in values.values() for value in column)
+            or max(map(sub, times[1:], times), default=0) > widest
+            or any(any(map(isnan, column)) for column in values.values())
             or len(times) < WINDOW - 1
         ):
             return history
