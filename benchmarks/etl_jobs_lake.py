@@ -15,9 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.measured import Row, write
 from lambdas.etl_jobs.predict_anomalies.predicting import Predictor
 from overcut.etl_jobs.layout import Promoted
 from overcut.etl_jobs.model import dump_model
@@ -110,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in STEPS:
         STEPS[arguments[0]](Path(arguments[1]), int(arguments[2]))
         return
-    table = Table("jobs", "step", "seconds", "peak MB", title=f"{DAYS} days of daily jobs")
+    rows: list[Row] = []
     for jobs in map(int, arguments or ("500", "5000")):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -124,8 +122,9 @@ def main(arguments: Sequence[str]) -> None:
             }
             for step, command in commands.items():
                 seconds, megabytes = measured(command, folder)
-                table.add_row(f"{jobs:,}", step, f"{seconds:.0f}", f"{megabytes:.0f}")
-    Console().print(table)
+                rows.append({"jobs": jobs, "step": step, "seconds": seconds, "peak MB": megabytes})
+                sys.stderr.write(f"{rows[-1]}\n")
+    write("etl_jobs_lake", {"A year of daily jobs:": rows}, ["arro3-core", "numpy", "pyspark", "scikit-learn"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What training a fleet of sensors takes: time, time of a core a sensor, memory, and how they grow with the fleet.
 
-    python -m benchmarks.sensors_training [--sensors 500] [--sensors 5000]
+    python -m benchmarks.sensors_training [--sensors 100] [--sensors 1000] [--sensors 10000]
 
 Sixteen units are simulated for 14 days, without faults; every further sensor is one of them, shifted in time, moved and
 stretched, in steps of 0.1 degrees. What the exporter would leave of them is written to a folder, an object an hour and
@@ -24,9 +24,8 @@ import click
 import numpy as np
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
-from rich.console import Console
-from rich.table import Table as Printed
 
+from benchmarks.measured import Row, write
 from lambdas.sensors.stores import Sensor
 from overcut.sensors.cohorts import train_cohort
 from overcut.sensors.layout import bucket_of, readings_key
@@ -155,36 +154,32 @@ def measured(fleets: tuple[int, ...]) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 @click.command()
-@click.option("--sensors", "fleets", type=int, multiple=True, default=(500, 5000), show_default=True)
+@click.option("--sensors", "fleets", type=int, multiple=True, default=(100, 1_000, 10_000), show_default=True)
 @click.option("--train", "folder", type=click.Path(path_type=Path), hidden=True)
 def main(fleets: tuple[int, ...], folder: Path | None) -> None:
-    """Train fleets of simulated sensors and print what it takes."""
+    """Train fleets of simulated sensors and keep what it takes."""
     if folder:
         click.echo(json.dumps(train(folder)))
         return
-    table = Printed(
-        "sensors",
-        "minutes",
-        "of these reading",
-        "core s a sensor",
-        "peak MB",
-        "MB of the other processes",
-        "KB a sensor more",
-    )
+    rows: list[Row] = []
     before: tuple[int, float] | None = None
     for sensors, found in measured(fleets):
-        growth = "" if before is None else f"{(found['peak_mb'] - before[1]) * 1024 / (sensors - before[0]):.0f}"
-        table.add_row(
-            f"{sensors:,}",
-            f"{found['seconds'] / 60:.1f}",
-            f"{found['reading_seconds'] / 60:.1f}",
-            f"{found['core_seconds'] / sensors:.3f}",
-            f"{found['peak_mb']:,.0f}",
-            f"{found['others_mb']:,.0f}",
-            growth,
+        rows.append(
+            {
+                "sensors": sensors,
+                "minutes": found["seconds"] / 60,
+                "of these reading": found["reading_seconds"] / 60,
+                "core seconds a sensor": found["core_seconds"] / sensors,
+                "peak MB": found["peak_mb"],
+                "MB of the other processes": found["others_mb"],
+                "KB a sensor more": ""
+                if before is None
+                else (found["peak_mb"] - before[1]) * 1024 / (sensors - before[0]),
+            }
         )
+        click.echo(rows[-1])
         before = sensors, found["peak_mb"]
-    Console(width=120).print(table)
+    write("sensors_training", {"": rows}, ["arro3-core", "krcf", "numpy"])
 
 
 if __name__ == "__main__":
