@@ -827,7 +827,7 @@ def test_a_poll_that_is_killed_in_mid_stream_loses_nothing(ingestion: Ingestion)
         ingestion.clock.set(ClockFace(origin=streamed[-1].measured_at.timestamp(), wall=0, speed=0, ttl_offset=0))
         sent = device.health()["sent"]
         assert 0 < sent < 1200
-        with poll(device, endpoint, 3, "next") as again:
+        with poll(device, endpoint, 6, "next") as again:
             assert again.wait(30) == 0
     for sensor_id in "ab":
         assert ingestion.stored(sensor_id) == [one for one in streamed if one.sensor_id == sensor_id]
