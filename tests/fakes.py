@@ -58,7 +58,7 @@ class MemoryTextStore:
     def permit_digest(self, contact_id: str, now: datetime, budget: Budget) -> bool:
         return True
 
-    def miss_digest(self, contact_id: str, now: datetime) -> None:
+    def digest_told(self, contact_id: str, now: datetime) -> None:
         pass
 
     def claim(

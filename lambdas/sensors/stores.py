@@ -1044,21 +1044,29 @@ class IncidentsStore:
     def _count(self, key: Attributes, of: str, most: int) -> bool:
         """One more in a window; the item of a window is used again when the next of its name begins."""
         names, one, begun = {"#of": "of"}, {"N": "1"}, {"S": of}
-        return self._conditionally(
-            TableName=self.table,
-            Key=key,
-            UpdateExpression="ADD sent :one",
-            ConditionExpression="#of = :of AND sent < :most",
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues={":one": one, ":of": begun, ":most": {"N": str(most)}},
-        ) or self._conditionally(
-            TableName=self.table,
-            Key=key,
-            UpdateExpression="SET #of = :of, sent = :one",
-            ConditionExpression="attribute_not_exists(#of) OR #of <> :of",
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues={":one": one, ":of": begun},
-        )
+
+        def add() -> bool:
+            return self._conditionally(
+                TableName=self.table,
+                Key=key,
+                UpdateExpression="ADD sent :one",
+                ConditionExpression="#of = :of AND sent < :most",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues={":one": one, ":of": begun, ":most": {"N": str(most)}},
+            )
+
+        def begin() -> bool:
+            return self._conditionally(
+                TableName=self.table,
+                Key=key,
+                UpdateExpression="SET #of = :of, sent = :one",
+                ConditionExpression="attribute_not_exists(#of) OR #of <> :of",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues={":one": one, ":of": begun},
+            )
+
+        # who may not begin it was too late, or the SDK has repeated what took effect unheard: that counts twice
+        return add() or begin() or add()
 
     def _uncount(self, key: Attributes, of: str) -> None:
         self._conditionally(
@@ -1094,14 +1102,22 @@ class IncidentsStore:
         is_mine = self._conditionally(
             TableName=self.table,
             Key=key,
-            UpdateExpression="SET digested_at = :now REMOVE waiting_since" if is_due else "SET waiting_since = :now",
+            UpdateExpression=(
+                "SET digested_at = :now, held_at = :then REMOVE waiting_since" if is_due else "SET waiting_since = :now"
+            ),
             ConditionExpression=condition,
-            ExpressionAttributeValues={":now": {"S": format_time(now)}, **before},
+            ExpressionAttributeValues={":now": {"S": format_time(now)}, **before, **(_missed(now) if is_due else {})},
         )
         return is_due and is_mine
 
-    def miss_digest(self, contact_id: str, now: datetime) -> None:
-        self._set_held_at(contact_id, now + timedelta(seconds=1))
+    def digest_told(self, contact_id: str, now: datetime) -> None:
+        self._conditionally(
+            TableName=self.table,
+            Key=_digest_key(contact_id),
+            UpdateExpression="REMOVE held_at",
+            ConditionExpression="held_at = :then",
+            ExpressionAttributeValues=_missed(now),
+        )
 
     def _set_held_at(self, contact_id: str, now: datetime) -> None:
         self._conditionally(
@@ -1278,6 +1294,11 @@ def _windows(contact_id: str, now: datetime) -> tuple[tuple[Attributes, str], tu
 
 def _digest_key(contact_id: str) -> Attributes:
     return _contact_key(contact_id, "digest")
+
+
+def _missed(digested_at: datetime) -> Attributes:
+    """When a digest counts as held back again, until its sender has told that it left: right after it was permitted."""
+    return {":then": {"S": format_time(digested_at + timedelta(seconds=1))}}
 
 
 def _contact_key(contact_id: str, entry: str) -> Attributes:

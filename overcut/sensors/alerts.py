@@ -528,10 +528,11 @@ class TextStore(Protocol):
         """Texts that are owed or claimed are for the next digest: the contact's budget is used up."""
 
     def permit_digest(self, contact_id: str, now: datetime, budget: Budget) -> bool:
-        """Whether a contact that texts are held back from is told so now; see `digest_is_due`."""
+        """Whether a contact that texts are held back from is told so now; see `digest_is_due`. A digest that is not
+        known to have left an hour later is due again."""
 
-    def miss_digest(self, contact_id: str, now: datetime) -> None:
-        """A digest that was permitted may not have left."""
+    def digest_told(self, contact_id: str, now: datetime) -> None:
+        """The digest that was permitted at `now` has left."""
 
     def release(self, incident: Incident, text_key: str) -> None:
         """Give a claimed text back: it is owed again."""
@@ -676,12 +677,12 @@ def send_digests(
         try:
             message_id = phone.send(contact_id, body)
         except (TextRefusedError, TextUncertainError) as error:
-            store.miss_digest(contact_id, now)
             refused = isinstance(error, TextRefusedError)
             outcomes.append((contact_id, SendOutcome.REFUSED if refused else SendOutcome.UNCERTAIN))
             continue
         for key in sorted({text.text_key for _, text in told}):
             store.mark_sent([one for one, text in told if text.text_key == key], key, message_id, body, now)
+        store.digest_told(contact_id, now)
         outcomes.append((contact_id, SendOutcome.SENT))
     return outcomes
 

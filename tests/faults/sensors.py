@@ -76,6 +76,7 @@ class TextingWorld(SensorsWorld):
             if "texts" in item:
                 found[key]["texts"] = {text: one["state"] for text, one in item["texts"].items()}
         found["texts that are recorded otherwise than they were sent"] = list(self._told_otherwise())
+        found["digests"] = [one.body for one in self.injector.published if one.body.startswith("DIGEST")]
         found["parked"] = sorted({message["Body"] for message in self._parked()})
         return found
 

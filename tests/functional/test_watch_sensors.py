@@ -14,7 +14,7 @@ from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors.links import PageLinks
 from lambdas.sensors.stores import Sensor
 from lambdas.sensors.watch_sensors import handler as watching
-from overcut.sensors.alerts import TextRefusedError
+from overcut.sensors.alerts import Budget, TextRefusedError
 from overcut.sensors.incidents import (
     Answer,
     Cause,
@@ -425,6 +425,21 @@ def test_the_texts_over_an_hour_s_budget_are_one_digest_at_once_and_one_an_hour_
     assert plant.watch(64) == []
     plant.open("u", alert(), site="Bergen")
     assert [body[:12] for _, body in plant.watch(65)] == ["ALERT Unit u"], "another hour, another budget"
+
+
+@pytest.mark.parametrize("permitted", [NOON, NOON + timedelta(days=1)], ids=["held back", "too old"])
+def test_a_digest_whose_sender_died_leaves_an_hour_later(plant: Plant, permitted: datetime) -> None:
+    plant.open("a", alert(state=TextState.DIGEST))
+    store, budget = plant.cloud.incidents, Budget(20, 500)
+    if permitted == NOON:
+        store.hold_back([], "alert#day", NOON)
+    else:
+        assert not store.permit_digest("day", NOON, budget), "it waits for a day"
+    assert store.permit_digest("day", permitted, budget)
+    after = (permitted - NOON) / MINUTE
+    assert [plant.watch(after + minute) for minute in (1, 59)] == [[], []]
+    assert [body[:13] for _, body in plant.watch(after + 60)] == ["DIGEST 1 text"]
+    assert plant.watch(after + 121) == []
 
 
 def test_a_month_s_budget_that_is_used_up_leaves_a_digest_a_day(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
