@@ -1140,6 +1140,17 @@ def test_of_instances_that_take_turns_each_reads_only_what_it_missed(
         assert reads == ["around"] * 3 + ["between"] * 6
 
 
+def test_a_run_that_the_table_held_before_its_stream_is_an_incident(plant: Plant) -> None:
+    """What was read for the values alone, of readings that the stream has not brought yet, is not judged by then."""
+    plant.add("a", history=120)
+    run = hot(3, 7)
+    plant.store(usual(0, 2) + run + usual(8, 30))
+    plant.deliver(usual(20, 20), now=at(30))
+    assert plant.incidents() == []
+    plant.deliver(run, now=at(30))
+    assert plant.one_incident().first_anomalous_at == at(3)
+
+
 @pytest.mark.parametrize("fault", ["step", "stuck"])
 def test_instances_that_take_turns_decide_as_one_does(
     plant: Plant, monkeypatch: pytest.MonkeyPatch, fault: str

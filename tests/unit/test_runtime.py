@@ -246,7 +246,7 @@ def test_a_history_reaches_over_a_window_less_its_last_reading(readings: int, us
 )
 def test_a_series_with_a_gap_is_not_remembered(number: int, late: float, used: bool) -> None:
     known = [*minutes(0, number - 1), reading(number + late), *minutes(number + 1, 99)]
-    found = remembering(known, verdicts(known[-5:])).extended("a", [reading(number + late), reading(100)], MINUTE)
+    found = remembering(known, verdicts(known[-READY:])).extended("a", [reading(number + late), reading(100)], MINUTE)
     assert (found is not None) is used
 
 
@@ -295,7 +295,8 @@ def test_what_is_not_remembered_is_told_all_the_same() -> None:
         ((98.5,), False),
         ((39,), False),
         ((39, 100), False),
-        ((40, 99, 100), True),
+        ((95, 99, 100), True),
+        ((94, 99, 100), False),  # of which only the value is known
     ],
 )
 def test_a_history_is_used_only_while_nothing_can_be_missing(new: tuple[float, ...], used: bool) -> None:

@@ -100,7 +100,7 @@ class Histories:
     def extended(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> History | None:
         """What is remembered with `new` readings after it that have no verdict yet; None when it must be read instead.
 
-        Readings that are remembered already, with the same values, change nothing: the table may be read further than
+        Readings that have a verdict already, with the same values, change nothing: the table may be read further than
         its stream has come.
 
         Args:
@@ -111,6 +111,7 @@ class Histories:
         if remembered is None:
             return None
         times, values = remembered.series.times, remembered.series.values
+        judged = times[len(remembered.verdicts) - remembered.judged :]
         widest = GAP * interval.total_seconds()
         added: list[Reading] = []
         last = times[-1]
@@ -121,7 +122,7 @@ class Histories:
                     return None
                 added.append(reading)
                 last = moment
-            elif moment not in times or not _same(reading, values, times.index(moment)):
+            elif moment not in judged or not _same(reading, values, times.index(moment)):
                 return None
         series = Series(
             array("q", [*times, *(int(reading.measured_at.timestamp()) for reading in added)]),
