@@ -1140,6 +1140,30 @@ def test_of_instances_that_take_turns_each_reads_only_what_it_missed(
         assert reads == ["around"] * 3 + ["between"] * 6
 
 
+def test_a_run_that_a_long_batch_completes_is_an_incident(plant: Plant) -> None:
+    """As after an outage, when few sensors share a batch."""
+    plant.add("a", history=120)
+    plant.arrive(usual(0, 0))
+    plant.arrive(hot(1, 3), now=at(130))
+    plant.arrive(hot(4, 5) + usual(6, 130))
+    found = plant.one_incident()
+    assert (found.first_anomalous_at, found.last_anomalous_at, found.recovered_at) == (at(1), at(5), at(35))
+
+
+def test_an_incident_in_what_an_instance_missed_ends_with_what_it_is_handed(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add("a", history=120)
+    with monkeypatch.context() as patched:
+        take_turns(patched, 2)
+        plant.arrive(usual(0, 0), now=at(140))
+        plant.arrive(usual(1, 1), now=at(140))
+        plant.arrive(usual(2, 2), now=at(140))
+        plant.arrive(hot(3, 7) + usual(8, 20), now=at(140))
+        plant.arrive(usual(21, 140))
+    assert plant.one_incident().recovered_at == at(37)
+
+
 def test_a_run_that_the_table_held_before_its_stream_is_an_incident(plant: Plant) -> None:
     """What was read for the values alone, of readings that the stream has not brought yet, is not judged by then."""
     plant.add("a", history=120)

@@ -240,10 +240,11 @@ class Detector:
         judged = self._judge.judge(history.series, history.first_new, cutoffs)
         if any(one.is_anomaly is None for one in judged):
             return None
-        # what the table was read ahead of the stream is kept until the stream is there
+        # what the table was read ahead of the stream is kept until the stream is there, and what was missed until it is
+        # decided about, after what decides about them
         times = history.series.times
-        ahead = len(times) - bisect_left(times, new[0].measured_at.timestamp())
-        window = [*history.window(), *judged][-max(self._rule.history_needed(interval), ahead) :]
+        ahead = len(times) - min(history.first_new, bisect_left(times, new[0].measured_at.timestamp()))
+        window = [*history.window(), *judged][-self._rule.history_needed(interval) - ahead :]
         return self._histories.put(sensor_id, history.series, window, interval=interval, is_quiet=history.is_quiet)
 
     def _since_remembered(self, sensor_id: str, new: Sequence[Reading], interval: timedelta) -> Sequence[Reading]:
