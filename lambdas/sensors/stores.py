@@ -66,6 +66,8 @@ _FEW = 3
 _LAST = "~"
 # before the kind, in a head's key
 _HEAD = "head#"
+# of an incident that was snoozed: the first one knows neither the kind nor the state of its text
+_SNOOZED_FORMAT = 2
 
 Thing = TypeVar("Thing")
 
@@ -942,11 +944,15 @@ class IncidentsStore:
 
         Args:
             wall_now: the machine's time in seconds since 1970.
+
+        Raises:
+            UnknownFormatError: another version of Overcut stored it.
         """
         found = self.client.get_item(TableName=self.table, Key=_link_key(token), ConsistentRead=True).get("Item")
         if found is None or int(found["expires_at"]["N"]) <= wall_now:
             return None
         values = from_attributes(found)
+        check_format("link", values)
         return Link(
             values["contact_id"],
             [(sensor_id, opened_at) for sensor_id, opened_at in values["incidents"]],
@@ -992,8 +998,9 @@ class IncidentsStore:
         expression, condition = "SET #response = :response", "attribute_exists(sensor_id)"
         if response.answer is Answer.SNOOZE:
             again = Text(TextKind.AGAIN, response.contact_id, TextState.SNOOZED)
-            names["#again"], values[":again"] = again.text_key, _text_values(again)
-            expression += ", texts.#again = :again"
+            names |= {"#again": again.text_key, "#format": "format"}
+            values |= {":again": _text_values(again), ":format": _SNOOZED_FORMAT}
+            expression += ", texts.#again = :again, #format = :format"
         if response.answer is Answer.FALSE_ALARM:
             names["#label"], values[":label"] = "label", Label.FALSE_ALARM.value
             expression += ", #label = :label"
@@ -1081,11 +1088,13 @@ class IncidentsStore:
     def permit_digest(self, contact_id: str, now: datetime, budget: Budget) -> bool:
         key = _digest_key(contact_id)
         found = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item", {})
+        check_format("texts of a contact", from_attributes(found))
         known = {
             name: parse_time(found[name]["S"]) for name in ("waiting_since", "held_at", "digested_at") if name in found
         }
         month_key, month = _windows(contact_id, now)[1]
         spent = self.client.get_item(TableName=self.table, Key=month_key, ConsistentRead=True).get("Item", {})
+        check_format("texts of a contact", from_attributes(spent))
         is_used_up = bool(spent) and spent["of"]["S"] == month and int(spent["sent"]["N"]) >= budget.per_month
         is_due = digest_is_due(
             now,

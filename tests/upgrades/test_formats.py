@@ -9,11 +9,16 @@ import pytest
 
 from lambdas.etl_jobs.stores import _entry_from_item, _head_from_item
 from lambdas.sensors import stores
+from lambdas.sensors.stores import KnownIncident, Link, incident_entry
 from overcut.etl_jobs import model as etl_model
 from overcut.etl_jobs.verdicts import Verdict
 from overcut.formats import READ_FORMATS, UnknownFormatError
 from overcut.sensors import models
-from tests.conftest import ROOT
+from overcut.sensors.alerts import Budget
+from overcut.sensors.incidents import Answer, Response
+from tests.conftest import ROOT, synthesized
+from tests.functional.conftest import sensors_cloud
+from tests.functional.test_watch_sensors import MINUTE, NOON, alert, open_incident
 from tests.upgrades.releases import kept
 from tests.upgrades.stored import Stored, sensors_pipeline, write_sensors
 
@@ -41,8 +46,44 @@ def test_an_item_of_a_newer_format_is_refused(kind: str) -> None:
     pipeline, _, _, read = ITEMS[kind]
     item = items(kept()[-1].stored(pipeline), kind)[0]
     read(item)
-    with pytest.raises(UnknownFormatError, match=f"{kind} has format .*2.*, this version of Overcut reads 1: deploy"):
-        read({**item, "format": {"N": "2"}})
+    newer, known = READ_FORMATS[kind][-1] + 1, " and ".join(map(str, READ_FORMATS[kind]))
+    refusal = f"{kind} has format .*{newer}.*, this version of Overcut reads {known}: deploy"
+    with pytest.raises(UnknownFormatError, match=refusal):
+        read({**item, "format": {"N": str(newer)}})
+
+
+def test_what_lies_beside_incidents_is_refused_in_a_newer_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sensors_cloud(synthesized("local"), monkeypatch) as cloud:
+        budget, store = Budget(20, 500), cloud.incidents
+        store.put_link("token", Link("day", [("a", "2026-01-05T12:00:00Z")], ["Unit a"], "nonce", 2_000_000))
+        store.hold_back([], "alert#day", NOON)
+        store.spend("night", NOON, budget)
+        reads: list[tuple[str, Callable[[], object]]] = [
+            ("link", lambda: store.link("token", 1_000_000)),
+            ("texts of a contact", lambda: store.permit_digest("day", NOON, budget)),
+            ("texts of a contact", lambda: store.permit_digest("night", NOON, budget)),
+        ]
+        for _, read in reads:
+            read()
+        for item in cloud.dynamodb.scan(TableName=store.table)["Items"]:
+            cloud.dynamodb.put_item(TableName=store.table, Item={**item, "format": {"N": "2"}})
+        for kind, read in reads:
+            with pytest.raises(UnknownFormatError, match=f"{kind} has format 2.*, this version of Overcut reads 1:"):
+                read()
+
+
+def test_an_incident_that_was_snoozed_is_not_misread_by_a_release_without_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with sensors_cloud(synthesized("local"), monkeypatch) as cloud:
+        known = KnownIncident(open_incident(cloud, "a", alert()), "", is_contradicted=False)
+        cloud.incidents.put_link("token", Link("day", [incident_entry(known.incident)], ["Unit a"], "1", 2_000_000))
+        for nonce, answer, found in (("1", Answer.ON_IT, 1), ("2", Answer.SNOOZE, 2), ("3", Answer.ON_IT, 2)):
+            response = Response(answer, "day", NOON, NOON + MINUTE if answer is Answer.SNOOZE else None)
+            assert cloud.incidents.respond("token", nonce, str(int(nonce) + 1), [known], response, 1_000_000)
+            (item,) = [one for one in cloud.dynamodb.scan(TableName="Incidents")["Items"] if "cause" in one]
+            assert item.get("format", {"N": "1"}) == {"N": str(found)}
+            assert stores.incident_from_item(item).response == response
 
 
 def test_a_verdict_of_a_newer_format_is_refused() -> None:
