@@ -1,7 +1,10 @@
 """One id in the logs: from the poll that heard a reading, through the incident that it opened, to the texts of it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +14,12 @@ from lambdas.sensors.detect_anomalies import handler as detecting
 from lambdas.sensors.poll_readings import handler as polling
 from overcut.sensors.readings import Reading, format_time
 from overcut.sensors.server_sent_events import SourceClosedError
+from tests.conftest import ROOT
 from tests.functional import test_detect_anomalies, test_poll_readings
 from tests.functional.streams import stream_record
 from tests.functional.test_detect_anomalies import HOT, Plant, at, hot, usual
 from tests.functional.test_poll_readings import STREAM, Script
+from workbench.cloud.environment import emulator_environment
 
 plant = test_detect_anomalies.plant
 serve = test_poll_readings.serve
@@ -108,3 +113,11 @@ def test_a_record_that_is_parked_is_logged_by_the_id_of_its_reading(
     detecting.handler({"Records": [record]}, None)
     (parked,) = logged(caplog, "detect_anomalies", "parked")
     assert parked["reading"] == ("a@2026-01-05T12:00:00Z" if keys else "")
+
+
+def test_a_function_of_the_embedded_cloud_logs_as_on_aws(tmp_path: Path) -> None:
+    """It inherits the emulator's environment, which asks the emulator for warnings alone."""
+    told = "from lambdas.runtime.observability import Observability; Observability('f', 'local').info('stored')"
+    environment = emulator_environment(tmp_path, 4566, {})
+    ran = subprocess.run([sys.executable, "-c", told], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert json.loads(ran.stdout)["message"] == "stored"

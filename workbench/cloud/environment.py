@@ -68,6 +68,8 @@ def emulator_environment(state: Path, port: int, environ: Mapping[str, str]) -> 
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "LOG_LEVEL": "WARNING",
+        # the emulator's functions inherit that, and would log no more than it either
+        "POWERTOOLS_LOG_LEVEL": "INFO",
     }
 
 
