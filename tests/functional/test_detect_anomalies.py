@@ -1197,6 +1197,22 @@ def test_instances_that_take_turns_decide_as_one_does(
     assert found == [found[0]] * len(found)
 
 
+def test_what_another_instance_was_told_is_corrected_contradicts_no_incident(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add("a", history=120)
+    with monkeypatch.context() as patched:
+        take_turns(patched, 2)
+        plant.arrive([*hot(0, 0), *usual(1, 4)])
+        plant.arrive(usual(5, 5))  # the other one now remembers all of them
+        plant.arrive(hot(1, 5))  # corrections
+        (opened,) = plant.cloud.incidents.known()
+        plant.arrive(usual(6, 6))
+    (known,) = plant.cloud.incidents.known()
+    assert known == opened
+    assert not known.is_contradicted
+
+
 def anonymous(incidents: Sequence[Incident]) -> list[Incident]:
     """Without whose they are, and which message told of them."""
     return [

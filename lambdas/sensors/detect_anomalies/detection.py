@@ -267,9 +267,10 @@ class Detector:
             begins = next((one.is_anomaly for one in verdicts if one.is_anomaly is not None), False)
             if begins or find_runs(verdicts, interval, self._rule):
                 return False
-        heads = self._incidents.heads(sensor_id).values()
-        if any(head.is_open or judged[0].measured_at <= head.last_anomalous_at for head in heads):
-            return False
+        heads = self._incidents.heads(sensor_id)
+        for head in (heads[kind] for kind in KINDS if kind in heads):
+            if head.is_open or judged[0].measured_at <= head.last_anomalous_at:
+                return False
         self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=True)
         self._read_at[sensor_id] = self._clock.now()
         return True
@@ -314,12 +315,18 @@ class Detector:
         """Decide and store until nobody has changed the sensor's head in between."""
         moments = {arrival.reading.measured_at for arrival in arrivals}
         due: set[datetime] = set()
+        is_read = False
         for _ in range(MAX_DECISIONS):
             head = self._incidents.head(sensor_id, kind)
             window = self._reaching(sensor_id, head, window, max(moments), interval)
+            verdicts = [one.of_kind(kind) for one in window]
+            changes = decide(head, verdicts, moments, interval, self._rule)
+            if not is_read and any(change.kind is ChangeKind.CONTRADICT for change in changes):
+                # another instance may have been handed a correction of what is remembered here
+                window, is_read = self._read_window(sensor_id, window[0].measured_at, max(moments), interval, 0), True
+                continue
             try:
-                verdicts = [one.of_kind(kind) for one in window]
-                for change in (changes := decide(head, verdicts, moments, interval, self._rule)):
+                for change in changes:
                     if self._apply(sensor_id, kind, change, changes, verdicts, arrivals):
                         due.add(change.episode.opened_at)
                     head = change.head or head
