@@ -60,8 +60,8 @@ WRITE_BATCH = 25  # the most that BatchWriteItem takes
 TRANSACTION = 100  # the most that TransactWriteItems takes
 # of a whole table: as Python objects items are many times the size of what is sent, and a function has little memory
 _SMALL_PAGES: Any = {"PageSize": 200}
-# readings that come at once, as a rule
-_FEW = 3
+# than expected, so that one page is enough
+_MORE = 2
 # sorts after every key that begins with a time
 _LAST = "~"
 # before the kind, in a head's key
@@ -156,14 +156,16 @@ class ReadingsStore:
         )
         return list(islice(newest_first, count))[::-1]
 
-    def around(self, sensor_id: str, first: datetime, last: datetime, before: int) -> tuple[list[Reading], int]:
+    def around(
+        self, sensor_id: str, first: datetime, last: datetime, before: int, expected: int = 1
+    ) -> tuple[list[Reading], int]:
         """A sensor's readings from `first` to `last`, both inclusive, after the last `before` ones before that, in
-        order; and how many those are. It takes one query where only a few are between `first` and `last`."""
+        order; and how many those are. It takes one query where `expected` or fewer are from `first` to `last`."""
         newest_first = self._query(
             KeyConditionExpression="sensor_id = :s AND measured_at <= :b",
             ExpressionAttributeValues={":s": {"S": sensor_id}, ":b": {"S": format_time(last)}},
             ScanIndexForward=False,
-            Limit=before + _FEW,
+            Limit=before + expected + _MORE,
         )
         found: list[Reading] = []
         earlier = 0

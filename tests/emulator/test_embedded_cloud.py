@@ -296,6 +296,12 @@ def test_a_query_finds_what_its_key_condition_asks(table: Any, condition: str, f
     assert "".join(item["measured_at"]["S"] for item in items) == found
     backwards = table.query(**asked, ScanIndexForward=False, Limit=1)["Items"]
     assert backwards == items[-1:]
+    for is_forward in (True, False):
+        paged = table.get_paginator("query").paginate(
+            **asked, ScanIndexForward=is_forward, PaginationConfig={"PageSize": 1}
+        )
+        one_by_one = [item for page in paged for item in page["Items"]]
+        assert one_by_one == (items if is_forward else items[::-1])
 
 
 def test_a_query_whose_key_condition_is_none_is_refused(table: Any) -> None:

@@ -52,10 +52,12 @@ def _narrowed(table: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
         return None
     items = table["items"].get(partition, {})
     moments = [moment for moment in items if is_asked(moment)]
-    most = data.get("Limit")
-    if most and not data.get("ExclusiveStartKey"):
-        nearest = heapq.nsmallest if data.get("ScanIndexForward", True) else heapq.nlargest
-        moments = nearest(most, moments)
+    forwards = data.get("ScanIndexForward", True)
+    if start := data.get("ExclusiveStartKey"):
+        last = start[sort]["S"]
+        moments = [moment for moment in moments if (moment > last if forwards else moment < last)]
+    if most := data.get("Limit"):
+        moments = (heapq.nsmallest if forwards else heapq.nlargest)(most, moments)
     return {**table, "items": {partition: {moment: items[moment] for moment in moments}}}
 
 

@@ -295,7 +295,8 @@ class Detector:
         longer look ahead would make a backlog slower the longer it is.
         """
         ahead = self._rule.recovery + (WINDOW + 2 * self._rule.readings_needed(interval)) * interval
-        readings, earlier = self._readings.around(sensor_id, first, last + ahead, before + WINDOW - 1)
+        expected = round((last - first) / interval) + 1
+        readings, earlier = self._readings.around(sensor_id, first, last + ahead, before + WINDOW - 1, expected)
         return Series.of(readings), max(0, earlier - before)
 
     def _cutoffs(self, sensor_id: str, oldest: datetime) -> list[Cutoff]:
