@@ -290,7 +290,7 @@ class SensorsStore:
 
         def read(request: Any) -> Any:
             answer = self.client.batch_get_item(RequestItems=request)
-            seen = (item for item in answer["Responses"].get(self.table, []) if item["source_id"]["S"])
+            seen = (item for item in answer["Responses"].get(self.table, []) if item.get("source_id", {}).get("S"))
             found.update(item["sensor_id"]["S"] for item in seen)
             return answer["UnprocessedKeys"]
 
