@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -1052,28 +1053,19 @@ class IncidentsStore:
 
     def _count(self, key: Attributes, of: str, most: int) -> bool:
         """One more in a window; the item of a window is used again when the next of its name begins."""
-        names, one, begun = {"#of": "of"}, {"N": "1"}, {"S": of}
 
-        def add() -> bool:
+        def count(expression: str, condition: str, **more: Any) -> bool:
             return self._conditionally(
                 TableName=self.table,
                 Key=key,
-                UpdateExpression="ADD sent :one",
-                ConditionExpression="#of = :of AND sent < :most",
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues={":one": one, ":of": begun, ":most": {"N": str(most)}},
+                UpdateExpression=expression,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#of": "of"},
+                ExpressionAttributeValues={":one": {"N": "1"}, ":of": {"S": of}, **more},
             )
 
-        def begin() -> bool:
-            return self._conditionally(
-                TableName=self.table,
-                Key=key,
-                UpdateExpression="SET #of = :of, sent = :one",
-                ConditionExpression="attribute_not_exists(#of) OR #of <> :of",
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues={":one": one, ":of": begun},
-            )
-
+        add = partial(count, "ADD sent :one", "#of = :of AND sent < :most", **{":most": {"N": str(most)}})
+        begin = partial(count, "SET #of = :of, sent = :one", "attribute_not_exists(#of) OR #of <> :of")
         # who may not begin it was too late, or the SDK has repeated what took effect unheard: that counts twice
         return add() or begin() or add()
 

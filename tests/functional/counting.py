@@ -186,7 +186,7 @@ class Fleet:
         self._watch(1)
         counted = {"poll_readings minute": self._metered(lambda: self._poll(1))}
         detector = detecting.dependencies().detector
-        detector._read_at.clear()
+        detector._read_at = Remembered(MAX_MEASURES_REMEMBERED)
         for case, minutes in {
             "read anew": (),
             "one missed": (2, 3),

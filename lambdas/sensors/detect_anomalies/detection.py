@@ -167,7 +167,7 @@ class Detector:
         self._alert_rules = alert_rules
         self._outcomes = outcomes
         self._histories = Histories(MAX_MEASURES_REMEMBERED)
-        self._read_at: dict[str, datetime] = {}
+        self._read_at = Remembered[datetime](MAX_MEASURES_REMEMBERED)
 
     def detect(self, arrivals: Sequence[Arrival], wall_now: int) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
         """Judge what arrived, sensor by sensor, and send the texts that it makes due.
@@ -229,8 +229,6 @@ class Detector:
         self, sensor_id: str, new: Sequence[Reading], cutoffs: Sequence[Cutoff], interval: timedelta
     ) -> History | None:
         """The sensor's history with the new readings judged; None when it must be read."""
-        if len(self._read_at) > MAX_MEASURES_REMEMBERED:
-            self._read_at.clear()
         read_at = self._read_at.get(sensor_id)
         if read_at is None or abs(self._clock.now() - read_at) >= READ_AGAIN_AFTER:
             return None
@@ -272,7 +270,7 @@ class Detector:
             if head.is_open or judged[0].measured_at <= head.last_anomalous_at:
                 return False
         self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=True)
-        self._read_at[sensor_id] = self._clock.now()
+        self._read_at.put(sensor_id, self._clock.now(), 1)
         return True
 
     def _read_window(
@@ -283,7 +281,7 @@ class Detector:
         series, at = self._read(sensor_id, first, last, interval, before)
         judged = self._judge.judge(series, at, self._cutoffs(sensor_id, datetime.fromtimestamp(series.times[at], UTC)))
         self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=False)
-        self._read_at[sensor_id] = self._clock.now()
+        self._read_at.put(sensor_id, self._clock.now(), 1)
         return judged
 
     def _read(
@@ -426,10 +424,7 @@ class Detector:
         text_state: TextState | None,
     ) -> Incident:
         sensor, opened_at = self._sensors.get(sensor_id), episode.opened_at
-        readings = [
-            *self._readings.before(sensor_id, opened_at, WINDOW - 1),
-            *self._readings.between(sensor_id, opened_at, opened_at),
-        ]
+        readings, _ = self._readings.around(sensor_id, opened_at, opened_at, WINDOW - 1)
         cutoff = in_force(self._cutoffs(sensor_id, opened_at), opened_at)
         cause = None
         if cutoff is not None and readings and readings[-1].measured_at == opened_at:
