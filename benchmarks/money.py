@@ -5,6 +5,7 @@ Nothing is timed here: it is `overcut cost`, of calls counted from the running c
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from unittest.mock import patch
 
 from benchmarks.measured import Row, write
@@ -16,9 +17,10 @@ CLOUDWATCH_USD = 0.30 + 0.30
 # each saving as it was before, by what `workbench.cost` knows it by
 BEFORE: Mapping[str, Mapping[str, object]] = {
     "as it is": {},
-    "one instance of detect_anomalies, always the same": {"instances of detect_anomalies that take turns": 1.0},
-    "five that take turns": {"instances of detect_anomalies that take turns": 5.0},
-    "nothing remembered of a sensor": {"REMEMBERED": 0},
+    "judged in ten lots by two instances that take turns": {"ONE_LOT_WRITES": 0},
+    "nothing remembered of a sensor": {
+        name: replace(getattr(cost, name), remembered=0) for name in ("ONE_LOT", "MANY_LOTS")
+    },
     "readings judged a quarter of a second after they came": {"LOT_SECONDS": 0.25},
     "capacity scaled to be used to seven tenths": {"UTILIZATION": 0.7},
 }
@@ -32,32 +34,32 @@ def main() -> None:
 
 def _fleets() -> Iterator[Row]:
     for sensors in FLEETS:
-        found = cost.bill(sensors)
+        found, provisioned = _bills(sensors)
         yield {
             "sensors": f"{sensors:,}",
             "paid by request": round(found.total, 2),
-            "with provisioned_writes": round(found.total_provisioned, 2),
-            "a thousand sensors": round(1_000 * found.total_provisioned / sensors, 2),
+            "with provisioned_writes": round(provisioned.total, 2),
+            "a thousand sensors": round(1_000 * provisioned.total / sensors, 2),
             "CloudWatch": round(CLOUDWATCH_USD * sensors, 2),
-            "CloudWatch over ours": round(CLOUDWATCH_USD * sensors / found.total_provisioned, 1),
+            "CloudWatch over ours": round(CLOUDWATCH_USD * sensors / provisioned.total, 1),
         }
+
+
+def _bills(sensors: int) -> tuple[cost.Bill, cost.Bill]:
+    return cost.bill(sensors), cost.bill(sensors, is_provisioned=True)
 
 
 def _otherwise() -> Iterator[Row]:
     for name, values in BEFORE.items():
         with ExitStack() as stack:
             for known, value in values.items():
-                stack.enter_context(
-                    patch.dict(cost.ASSUMED, {known: value})
-                    if known in cost.ASSUMED
-                    else patch.object(cost, known, value)
-                )
-            found = cost.bill(5_000)
-            detecting = next(line.usd for line in found.lines if line.what.startswith("detect_anomalies"))
+                stack.enter_context(patch.object(cost, known, value))
+            found, provisioned = _bills(5_000)
+            detecting = next(line.usd for line in provisioned.lines if line.what.startswith("detect_anomalies"))
             yield {
                 "": name,
                 "paid by request": round(found.total, 2),
-                "with provisioned_writes": round(found.total_provisioned, 2),
+                "with provisioned_writes": round(provisioned.total, 2),
                 "of that, running detect_anomalies": round(detecting, 2),
             }
 

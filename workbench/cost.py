@@ -7,7 +7,7 @@ them lies what a sensor takes, and the rest is the fleet's. Prices are those of 
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ MINUTES = HOURS * 60
 FUNCTIONS = ("poll_readings", "detect_anomalies", "watch_sensors", "export_training_set")
 GB = 1e9
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: a whole core comes with 1,769 MB
-MEMORY_MB, WHOLE_CORE_MB = dict.fromkeys(FUNCTIONS, 128) | {"detect_anomalies": 512}, 1_769
-# how readings are handed to detect_anomalies: so many lots side by side, each after so many seconds or readings
-LOTS, LOT_SECONDS, LOT_READINGS = 10, 20, 250
-# how long an instance of it relies on what it remembers of a sensor's readings, and of its cutoffs; and of how many
-READ_AGAIN_MINUTES, CUTOFFS_AGAIN_MINUTES, REMEMBERED = 30, 10, 5_000
+MEMORY_MB, WHOLE_CORE_MB = 128, 1_769
+# what waits is handed to detect_anomalies after so many seconds, or readings
+LOT_SECONDS, LOT_READINGS = 20, 500
+# write units a second of the Readings table, up to which a provisioned one is judged in one lot
+ONE_LOT_WRITES = 100
+# how long an instance of it relies on what it remembers of a sensor's readings, and of its cutoffs
+READ_AGAIN_MINUTES, CUTOFFS_AGAIN_MINUTES = 30, 10
 # a poll's log names no more readings a second
 NAMED_A_SECOND = 20
 # what DynamoDB adds to an item that is stored
@@ -40,7 +42,10 @@ BUCKETS, RETENTION_DAYS, WINDOW_DAYS = 16, 30, 14
 ASSUMED = {
     "a call of AWS takes ms": 5.0,
     "a poll holds its stream for seconds": 61.0,
-    "instances of detect_anomalies that take turns": 2.0,
+    # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html: a new table takes
+    # 4,000 writes a second, and a partition 1,000
+    "shards of a table that is paid by request": 4.0,
+    "instances of detect_anomalies that take turns, where they judge many lots": 2.0,
     "Lambda's own lines in the log, bytes an invocation": 400.0,
     "a training takes seconds": 300.0,
     "and for each sensor": 0.2,
@@ -51,6 +56,19 @@ NOT_IN_IT = (
     "incidents: they are rare, and cost what few writes cost",
     "the ETL pipeline, own_key, private_network, data transfer, workflows' logs, free tiers, support and taxes",
 )
+
+
+@dataclass(frozen=True)
+class Lots:
+    """How a shard's readings are judged: in so many lots side by side, by instances of that memory, each of which
+    remembers so many sensors of one measure."""
+
+    side_by_side: int
+    memory_mb: int
+    remembered: int
+
+
+MANY_LOTS, ONE_LOT = Lots(10, 512, 41_200), Lots(1, 1_769, 166_900)
 
 
 @dataclass(frozen=True)
@@ -70,12 +88,26 @@ class Bill:
     Args:
         prices: as `prices/us-east-1.toml` has them.
         counts: as `prices/counts.json` has them.
+        is_provisioned: with `provisioned_writes` of this many sensors, instead of paid by request. Capacity is taken as
+            scaled to what is used; bursts and its minimum may cost more.
     """
 
     sensors: int
     sources: int
     prices: Mapping[str, Any]
     counts: Mapping[str, Any]
+    is_provisioned: bool = False
+
+    @property
+    def lots(self) -> Lots:
+        return ONE_LOT if self.is_provisioned and self.sensors <= 60 * ONE_LOT_WRITES else MANY_LOTS
+
+    @property
+    def instances(self) -> float:
+        """How many instances of detect_anomalies take turns."""
+        if self.lots == ONE_LOT:
+            return 1.0
+        return ASSUMED["instances of detect_anomalies that take turns, where they judge many lots"]
 
     def counted(self, function: str, what: str) -> float:
         """How often a function asks for something in its period, a minute or an hour, with this many sensors."""
@@ -89,14 +121,13 @@ class Bill:
     @cached_property
     def shares(self) -> dict[str, float]:
         """Of the readings: how they find what detect_anomalies remembers of their sensors."""
-        instances = ASSUMED["instances of detect_anomalies that take turns"]
-        fits = self.sensors <= REMEMBERED
-        anew = min(1.0, instances / READ_AGAIN_MINUTES) if fits else 1.0
+        fits = self.sensors <= self.lots.remembered
+        anew = min(1.0, self.instances / READ_AGAIN_MINUTES) if fits else 1.0
         return {
             "read anew": anew,
-            "one missed": (1 - anew) * (1 - 1 / instances),
-            "remembered": (1 - anew) / instances,
-            "but for cutoffs": min(1.0, instances / CUTOFFS_AGAIN_MINUTES) if fits else 1.0,
+            "one missed": (1 - anew) * (1 - 1 / self.instances),
+            "remembered": (1 - anew) / self.instances,
+            "but for cutoffs": min(1.0, self.instances / CUTOFFS_AGAIN_MINUTES) if fits else 1.0,
         }
 
     def _counted(self, period: str, what: str) -> float:
@@ -121,13 +152,13 @@ class Bill:
         """A month's, by function. Readings of a lot wait for each other."""
         counted = {name: self.counted(name, "invocations") for name in FUNCTIONS}
         counted["poll_readings"] = self.sources
-        lots = max(LOTS * 60 / LOT_SECONDS, self.sensors / LOT_READINGS)
+        shards = 1.0 if self.is_provisioned else ASSUMED["shards of a table that is paid by request"]
+        lots = max(shards * self.lots.side_by_side * 60 / LOT_SECONDS, self.sensors / LOT_READINGS)
         counted["detect_anomalies"] = min(self.sensors, lots)
         return {name: number * _periods(name) for name, number in counted.items()}
 
     @cached_property
     def lines(self) -> list[Line]:
-        """With capacity on demand."""
         return [
             *self._lambda(),
             *self._dynamodb(),
@@ -141,38 +172,22 @@ class Bill:
     def total(self) -> float:
         return sum(line.usd for line in self.lines)
 
-    @property
-    def total_provisioned(self) -> float:
-        """With `provisioned_writes`."""
-        return self.total - self.readings_on_demand + self.readings_provisioned
-
-    @cached_property
-    def readings_on_demand(self) -> float:
-        """What reads and writes of the Readings table cost on demand."""
-        return sum(line.usd for line in self.lines if line.what.startswith("Readings table, "))
-
-    @cached_property
-    def readings_provisioned(self) -> float:
-        """The same with `provisioned_writes`, scaled to what is used; bursts and its minimum may cost more."""
-        price = self.prices["dynamodb_provisioned"]
-        seconds = 3600 * HOURS
-        writes = self.a_month("readings_writes") / seconds / UTILIZATION
-        reads = self.a_month("readings_reads") / seconds / UTILIZATION
-        return float(HOURS * (writes * price["write_unit_hour"] + reads * price["read_unit_hour"]))
-
     def _lambda(self) -> Iterator[Line]:
         price = self.prices["lambda"]
         number = sum(self.invocations.values())
         yield Line("Lambda", "invocations", number, number / 1e6 * price["requests_million"])
         for function in FUNCTIONS:
-            gb_seconds = self._seconds(function) * MEMORY_MB[function] / 1024
+            gb_seconds = self._seconds(function) * self._memory_mb(function) / 1024
             yield Line("Lambda", f"{function}, GB-seconds", gb_seconds, gb_seconds * price["gb_second_arm64"])
+
+    def _memory_mb(self, function: str) -> int:
+        return self.lots.memory_mb if function == "detect_anomalies" else MEMORY_MB
 
     def _seconds(self, function: str) -> float:
         """How long a function runs in a month: its own work at its share of a core, and its calls."""
         if function == "poll_readings":
             return self.invocations[function] * ASSUMED["a poll holds its stream for seconds"]
-        work = self.counted(function, "cpu_ms") * WHOLE_CORE_MB / MEMORY_MB[function]
+        work = self.counted(function, "cpu_ms") * WHOLE_CORE_MB / self._memory_mb(function)
         calls = self.counted(function, "calls") * ASSUMED["a call of AWS takes ms"]
         return (work + calls) / 1000 * _periods(function)
 
@@ -186,8 +201,13 @@ class Bill:
             ("other tables", "reads", 0.0),
         ):
             units = self.a_month(f"{'readings' if table == 'Readings table' else 'other'}_{kind}") + more
-            usd = units / 1e6 * price[f"{kind.removesuffix('s')}_units_million"]
-            yield Line("DynamoDB", f"{table}, {kind.removesuffix('s')} units", units, usd)
+            kind = kind.removesuffix("s")
+            if self.is_provisioned and table == "Readings table":
+                hourly = self.prices["dynamodb_provisioned"][f"{kind}_unit_hour"]
+                usd = units / 3600 / UTILIZATION * hourly
+            else:
+                usd = units / 1e6 * price[f"{kind}_units_million"]
+            yield Line("DynamoDB", f"{table}, {kind} units", units, usd)
         stored = self.sensors * RETENTION_DAYS * 24 * 60 * (self.counts["reading_bytes"] + ITEM_OVERHEAD_BYTES) / GB
         usd = stored * (price["stored_gb_month"] + price["recoverable_gb_month"])
         yield Line("DynamoDB", f"{RETENTION_DAYS} days of readings, recoverable, GB", stored, usd)
@@ -246,10 +266,10 @@ def _sampled(a_minute: float) -> float:
     return first + 0.05 * (a_minute - first)
 
 
-def bill(sensors: int, sources: int = 1) -> Bill:
+def bill(sensors: int, sources: int = 1, *, is_provisioned: bool = False) -> Bill:
     """The bill by the prices and counts that are kept here."""
     prices, counts = tomllib.loads(PRICES.read_text(encoding="utf-8")), json.loads(COUNTS.read_text(encoding="utf-8"))
-    return Bill(sensors, sources, prices, counts)
+    return Bill(sensors, sources, prices, counts, is_provisioned)
 
 
 @click.command()
@@ -262,6 +282,7 @@ def cost(sensors: int, sources: int, as_json: bool) -> None:
     From calls counted in the running code, and AWS's prices in US East of a day that is told.
     """
     found = bill(sensors, sources)
+    provisioned = replace(found, is_provisioned=True)
     if as_json:
         told = {
             "sensors": sensors,
@@ -271,24 +292,22 @@ def cost(sensors: int, sources: int, as_json: bool) -> None:
             "counted_on": found.counts["date"],
             "lines": [asdict(line) for line in found.lines],
             "usd": found.total,
-            "usd_with_provisioned_writes": found.total_provisioned,
+            "lines_with_provisioned_writes": [asdict(line) for line in provisioned.lines],
+            "usd_with_provisioned_writes": provisioned.total,
             "assumed": ASSUMED,
             "not_in_it": NOT_IN_IT,
         }
         click.echo(json.dumps(told, indent=2))
         return
     table = Table("service", "what", title=f"A month of {sensors:,} sensors", title_justify="left")
-    table.add_column("quantity", justify="right")
-    table.add_column("USD", justify="right")
-    for line in found.lines:
-        table.add_row(line.service, line.what, _quantity(line.quantity), f"{line.usd:,.2f}")
+    for heading in ("quantity", "USD", "provisioned"):
+        table.add_column(heading, justify="right")
+    for line, other in zip(found.lines, provisioned.lines, strict=True):
+        table.add_row(line.service, line.what, _quantity(line.quantity), f"{line.usd:,.2f}", f"{other.usd:,.2f}")
     table.add_section()
-    table.add_row("all", "", "", f"{found.total:,.2f}")
+    table.add_row("all", "", "", f"{found.total:,.2f}", f"{provisioned.total:,.2f}")
     Console().print(table)
-    click.echo(
-        f"With provisioned_writes the Readings table takes {found.readings_provisioned:,.2f} instead of"
-        f" {found.readings_on_demand:,.2f}: {found.total_provisioned:,.2f} in all."
-    )
+    click.echo("Provisioned: with `provisioned_writes` of so many sensors; the quantity is without it.")
     click.echo(
         f"Prices of {found.prices['date']}, {found.prices['region']}, without free tiers; calls counted on"
         f" {found.counts['date']}. An estimate: --json lists what is assumed."

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aws_cdk import Duration
@@ -23,14 +24,43 @@ from stacks.sensors.storage import Storage
 from stacks.stage import SensorsStage
 
 DETECT_TIMEOUT = Duration.seconds(60)
-# a reading costs as much as with 128 MB, since a function is as fast as it is large; and a storm is over sooner
-DETECT_MEMORY_MB = 512
-# of each shard, side by side
-DETECT_LOTS = 10
 # what comes meanwhile is judged at once: each invocation costs more than the readings in it
 DETECT_WINDOW = Duration.seconds(20)
+DETECT_BATCH = 500
 # a claimed text is owed again when its sender cannot live any longer
 CLAIM_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Lots:
+    """How the readings of a shard are shared out.
+
+    Attributes:
+        side_by_side: judged so, each by an instance of detect_anomalies.
+        memory_mb: of an instance; it is as fast as it is large.
+    """
+
+    side_by_side: int
+    memory_mb: int
+
+    @property
+    def measures_remembered(self) -> int:
+        """What its memory has room for: 10 KB a measure, beside 100 MB."""
+        return 100 * (self.memory_mb - 100)
+
+
+# a storm, or what waits after an outage, is over soon
+MANY_LOTS = Lots(10, 512)
+# nothing is handed to another instance, which would have to read what it missed; it has a whole core instead
+ONE_LOT = Lots(1, 1_769)
+# write units a second, at which a new instance that remembers nothing is done with reading within two minutes
+ONE_LOT_WRITES = 100
+
+
+def lots_of(stage: SensorsStage) -> Lots:
+    """One lot for a fleet that is known to be small enough."""
+    writes = stage.sensors.provisioned_writes
+    return ONE_LOT if writes and writes.minimum <= ONE_LOT_WRITES else MANY_LOTS
 
 
 class Detection(Construct):
@@ -77,7 +107,7 @@ class Detection(Construct):
     def _detect_anomalies(
         self, stage: SensorsStage, storage: Storage, alerting: Alerting, links: Mapping[str, str]
     ) -> PipelineFunction:
-        rules = stage.sensors
+        rules, lots = stage.sensors, lots_of(stage)
         function = PipelineFunction(
             self,
             "DetectAnomalies",
@@ -86,7 +116,7 @@ class Detection(Construct):
             function="detect_anomalies",
             description="Judges readings, opens incidents and texts about them",
             timeout=DETECT_TIMEOUT,
-            memory_mb=DETECT_MEMORY_MB,
+            memory_mb=lots.memory_mb,
             environment={
                 "READINGS_TABLE": storage.readings.table_name,
                 "SENSORS_TABLE": storage.sensors.table_name,
@@ -96,6 +126,7 @@ class Detection(Construct):
                 "ALERTS_TOPIC": alerting.alerts.topic_arn,
                 "PARKED_QUEUE": self.parked.queue_url,
                 "CLOCK": stage.clock,
+                "MEASURES_REMEMBERED": json.dumps(lots.measures_remembered),
                 "CONSECUTIVE_MINUTES": json.dumps(rules.consecutive_minutes),
                 "RECOVERY_MINUTES": json.dumps(rules.recovery_minutes),
                 "STALE_AFTER_MINUTES": json.dumps(rules.stale_after_minutes),
@@ -120,9 +151,9 @@ class Detection(Construct):
             event_sources.DynamoEventSource(
                 storage.readings,
                 starting_position=lambda_.StartingPosition.TRIM_HORIZON,
-                batch_size=250,
+                batch_size=DETECT_BATCH,
                 max_batching_window=DETECT_WINDOW,
-                parallelization_factor=DETECT_LOTS,
+                parallelization_factor=lots.side_by_side,
                 bisect_batch_on_error=True,
                 max_record_age=Duration.hours(6),
                 on_failure=FailuresToBucket(storage.bucket),

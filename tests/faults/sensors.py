@@ -160,6 +160,7 @@ def tables(patch: pytest.MonkeyPatch, **settings: object) -> Iterator[tuple[Clou
             "ALERTS_TOPIC": cloud.topic,
             "PARKED_QUEUE": cloud.parked,
             "CLOCK": str(Path(folder) / "clock.json"),
+            "MEASURES_REMEMBERED": 5_000,
             "GROUP_MINUTES": 3,
             "CLAIM_SECONDS": CLAIM_SECONDS,
             "NEW_NORMAL_AFTER_HOURS": 24,

@@ -24,8 +24,8 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 
+from lambdas.sensors.detect_anomalies import detection
 from lambdas.sensors.detect_anomalies import handler as detecting
-from lambdas.sensors.detect_anomalies.detection import MAX_MEASURES_REMEMBERED
 from lambdas.sensors.detect_anomalies.histories import Remembered
 from lambdas.sensors.export_training_set import handler as exporting
 from lambdas.sensors.poll_readings import handler as polling_handler
@@ -153,6 +153,7 @@ class Fleet:
         self._plant, self._patch = plant, patch
         self.metrics: set[str] = set()
         hurry(patch)
+        patch.setattr(detection, "_staggered", lambda sensor_id, now, period: now)
         self._ids = [f"equipment-{k:04d}" for k in range(sensors)]
         cloud = plant.cloud
         measures = {"temperature": "C"}
@@ -186,7 +187,7 @@ class Fleet:
         self._watch(1)
         counted = {"poll_readings minute": self._metered(lambda: self._poll(1))}
         detector = detecting.dependencies().detector
-        detector._read_at = Remembered(MAX_MEASURES_REMEMBERED)
+        detector._read_at = Remembered(2 * len(self._ids))
         for case, minutes in {
             "read anew": (),
             "one missed": (2, 3),
@@ -196,7 +197,7 @@ class Fleet:
             for minute in minutes:
                 self._plant.store([self._reading(one, minute) for one in self._ids])
             if case == "but for cutoffs":
-                detector._judge._cutoffs = Remembered(MAX_MEASURES_REMEMBERED)
+                detector._judge._cutoffs = Remembered(2 * len(self._ids))
             event = self._event(max(minutes, default=1))
             counted[f"detect_anomalies minute, {case}"] = self._metered(partial(self._detect, event))
         counted["watch_sensors minute"] = self._metered(lambda: self._watch(6))

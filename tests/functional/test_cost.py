@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lambdas.sensors.detect_anomalies.detection import MAX_MEASURES_REMEMBERED, READ_AGAIN_AFTER
+from lambdas.sensors.detect_anomalies.detection import READ_AGAIN_AFTER
 from lambdas.sensors.poll_readings.polling import MOST_LOGGED
 from overcut.sensors.cutoffs import CACHE_FOR
 from stacks.stage import Sensors
@@ -71,10 +71,20 @@ def test_the_bill_is_what_is_counted_times_what_it_costs() -> None:
     # one poll holds the stream at any moment, of 128 MB
     polling = 43_800 * 61 * 0.125 * 0.0000133334
     assert usd["Lambda", "poll_readings, GB-seconds"] == pytest.approx(polling)
-    # 5,000 / 60 writes a second, at nine tenths of what is provisioned; and the reads
-    reads = found.a_month("readings_reads") / (730 * 3600) / 0.9
-    assert found.readings_provisioned == pytest.approx(730 * (5_000 / 60 / 0.9 * 0.00065 + reads * 0.00013))
     assert found.total == pytest.approx(sum(line.usd for line in found.lines))
+
+
+def test_provisioned_writes_are_billed_by_the_hour_and_judged_by_one_instance() -> None:
+    found, provisioned = cost.bill(5_000), cost.bill(5_000, is_provisioned=True)
+    usd = {(line.service, line.what): line.usd for line in provisioned.lines}
+    # 5,000 / 60 writes a second, at nine tenths of what is provisioned; and the reads
+    assert usd["DynamoDB", "Readings table, write units"] == pytest.approx(730 * 5_000 / 60 / 0.9 * 0.00065)
+    reads = provisioned.a_month("readings_reads") / (730 * 3600) / 0.9
+    assert usd["DynamoDB", "Readings table, read units"] == pytest.approx(730 * reads * 0.00013)
+    # what nobody else was handed, it need not read
+    assert provisioned.shares["one missed"] == 0 < found.shares["one missed"]
+    # more than an instance can be handed at first are judged in lots
+    assert cost.bill(6_001, is_provisioned=True).lots == found.lots
 
 
 def test_more_sensors_cost_more_and_the_fleets_own_part_does_not_grow() -> None:
@@ -95,15 +105,24 @@ def test_two_sources_are_polled_twice_and_sensors_are_not_counted_twice() -> Non
 def test_what_the_bill_knows_of_the_stack_is_as_there() -> None:
     template = synthesized("local")
     assert len(resources_of(template, "AWS::CloudWatch::Alarm")) == cost.ALARMS
-    functions = functions_of(template)
-    assert {name: functions[f"sensors.{name}"]["MemorySize"] for name in cost.FUNCTIONS} == cost.MEMORY_MB
-    (stream,) = resources_of(template, "AWS::Lambda::EventSourceMapping").values()
-    lots = stream["ParallelizationFactor"], stream["MaximumBatchingWindowInSeconds"], stream["BatchSize"]
-    assert lots == (cost.LOTS, cost.LOT_SECONDS, cost.LOT_READINGS)
+    for name, lots, writes in (("local", cost.MANY_LOTS, None), ("prod", cost.ONE_LOT, cost.ONE_LOT_WRITES)):
+        template, bill = synthesized(name), cost.bill(5_000, is_provisioned=writes is not None)
+        functions = functions_of(template)
+        assert {one: functions[f"sensors.{one}"]["MemorySize"] for one in cost.FUNCTIONS} == {
+            one: bill._memory_mb(one) for one in cost.FUNCTIONS
+        }
+        detecting = functions["sensors.detect_anomalies"]
+        assert detecting["Environment"]["Variables"]["MEASURES_REMEMBERED"] == str(lots.remembered)
+        (stream,) = resources_of(template, "AWS::Lambda::EventSourceMapping").values()
+        assert stream["ParallelizationFactor"] == bill.lots.side_by_side == lots.side_by_side
+        assert (stream["MaximumBatchingWindowInSeconds"], stream["BatchSize"]) == (cost.LOT_SECONDS, cost.LOT_READINGS)
+        (readings,) = (
+            table for table in resources_of(template, "AWS::DynamoDB::Table").values() if "StreamSpecification" in table
+        )
+        assert readings.get("ProvisionedThroughput", {}).get("WriteCapacityUnits") == writes
     assert timedelta(minutes=cost.READ_AGAIN_MINUTES) == READ_AGAIN_AFTER
     assert timedelta(minutes=cost.CUTOFFS_AGAIN_MINUTES) == CACHE_FOR
     assert cost.NAMED_A_SECOND == MOST_LOGGED
-    assert cost.REMEMBERED == MAX_MEASURES_REMEMBERED
     assert cost.BUCKETS == BUCKETS == Sensors.model_fields["export_buckets"].default
     assert Sensors.model_fields["retention_days"].default == cost.RETENTION_DAYS
     assert Sensors.model_fields["training_window_days"].default == cost.WINDOW_DAYS
@@ -119,9 +138,11 @@ def test_every_price_has_its_source_and_the_table_its_date() -> None:
 def test_people_see_the_bill_what_is_assumed_and_what_is_not_in_it() -> None:
     ran = CliRunner().invoke(main, ["cost", "--sensors", "5000"], env={"COLUMNS": "120"})
     assert ran.exit_code == 0, ran.output
-    for words in ("A month of 5,000 sensors", "X-Ray", "With provisioned_writes", "Prices of 2026", "Not in it: texts"):
+    for words in ("A month of 5,000 sensors", "X-Ray", "`provisioned_writes`", "Prices of 2026", "Not in it: texts"):
         assert words in ran.output
     told = json.loads(CliRunner().invoke(main, ["cost", "--sensors", "5000", "--json"]).output)
     assert told["usd"] == pytest.approx(sum(line["usd"] for line in told["lines"]))
-    assert told["usd_with_provisioned_writes"] < told["usd"]
+    provisioned = sum(line["usd"] for line in told["lines_with_provisioned_writes"])
+    assert told["usd_with_provisioned_writes"] == pytest.approx(provisioned)
+    assert provisioned < told["usd"]
     assert CliRunner().invoke(main, ["cost", "--sensors", "0"]).exit_code == 2

@@ -10,7 +10,7 @@ from functools import cache, partial, partialmethod
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import boto3
 import numpy as np
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from lambdas.runtime.clock import ClockFace, FileClock
 from lambdas.sensors import stores
+from lambdas.sensors.detect_anomalies import detection
 from lambdas.sensors.detect_anomalies import handler as detecting
 from lambdas.sensors.detect_anomalies.detection import Arrival, Detector
 from lambdas.sensors.stores import Sensor
@@ -152,6 +153,7 @@ def plant(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "ALERTS_TOPIC": cloud.topic,
         "PARKED_QUEUE": cloud.parked,
         "CLOCK": str(tmp_path / "clock.json"),
+        "MEASURES_REMEMBERED": "5000",
         "CONSECUTIVE_MINUTES": "5",
         "RECOVERY_MINUTES": "30",
         "STALE_AFTER_MINUTES": "30",
@@ -1101,8 +1103,35 @@ def reads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return reads
 
 
+def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is first read of a sensor is read again after the whole time."""
+    monkeypatch.setattr(detection, "_staggered", lambda sensor_id, now, period: now)
+
+
+def test_what_is_read_of_all_at_once_is_not_read_again_all_at_once(plant: Plant) -> None:
+    for k in range(120):
+        plant.cloud.cutoffs.put([replace(plant.cutoff, sensor_id=f"unit-{k}")])
+    judge, asked = detecting.dependencies().detector._judge, Counter[int]()
+    newest = plant.cloud.cutoffs.newest
+
+    class Counted:
+        def newest(self, sensor_id: str, number: int) -> list[Cutoff]:
+            asked[minute] += 1
+            return newest(sensor_id, number)
+
+    judge._store = cast(Any, Counted())
+    for minute in range(21):
+        for k in range(120):
+            assert judge.cutoffs(f"unit-{k}", NOON, at(minute))
+    assert asked.pop(0) == 120
+    # then each once in ten minutes, some in every minute
+    assert sum(asked[minute] for minute in range(1, 11)) == sum(asked[minute] for minute in range(11, 21)) == 120
+    assert 3 < min(asked[minute] for minute in range(1, 21)) <= max(asked.values()) < 30
+
+
 def test_a_quiet_sensor_is_read_once_in_half_an_hour(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     add_cold_room(plant)
+    all_at_once(monkeypatch)
     reads = reads_of(monkeypatch)
     one_by_one(plant, cold(0, 0))
     assert reads == ["around"]
@@ -1133,6 +1162,7 @@ def test_of_instances_that_take_turns_each_reads_only_what_it_missed(
     add_cold_room(plant)
     with monkeypatch.context() as patched:
         take_turns(patched, 3)
+        all_at_once(patched)
         reads = reads_of(patched)
         one_by_one(plant, cold(0, 2))
         assert reads == ["around"] * 3

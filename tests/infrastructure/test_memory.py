@@ -55,6 +55,7 @@ from overcut.sensors.layout import bucket_of, hour_of
 from overcut.sensors.models import dump_model
 from overcut.sensors.readings import Reading, format_time
 from overcut.sensors.silence import SensorSeen, SourceSeen
+from stacks.sensors.detection import DETECT_BATCH
 from tests.conftest import logical_name, synthesized
 from tests.functional.aws_over_http import aws_over_http
 from tests.functional.catalog import create_catalog
@@ -73,6 +74,8 @@ from workbench.device import Device
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory of a process")
 
 MOST_MEGABYTES = 90
+# sensors that a model is made of, for all
+LEARNED = 100
 MINUTE = timedelta(minutes=1)
 MEASURES = {"temperature": "C", "humidity": "%", "power": "kW"}
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -255,12 +258,12 @@ def value_at(minute: int, of: random.Random) -> dict[str, float]:
 
 
 def test_detect_anomalies(site: Site, run: Run) -> None:
-    """A hundred readings of a hundred sensors, none of them remembered, three of which complete a run."""
+    """A whole batch, each reading of another sensor, none of them remembered, three of which complete a run."""
     cloud, of = site.cloud, random.Random(1)
-    sensor_ids = [f"unit-{k}" for k in range(100)]
+    sensor_ids = [f"unit-{k}" for k in range(DETECT_BATCH)]
     trained_at = NOW - timedelta(hours=8)
     series = []
-    for sensor_id in sensor_ids:
+    for sensor_id in sensor_ids[:LEARNED]:
         minutes = range(400)
         rows = [[value_at(minute, of)[measure] for measure in sorted(MEASURES)] for minute in minutes]
         series.append(SensorSeries(sensor_id, np.array([60 * minute for minute in minutes]), np.array(rows)))
@@ -273,11 +276,17 @@ def test_detect_anomalies(site: Site, run: Run) -> None:
         seed=1,
     )
     assert model.model is not None
+    from_ = model.cutoffs[0].effective_from
     for days in range(3):
         before = timedelta(days=days)
         cloud.cutoffs.put(
-            replace(cutoff, trained_at=cutoff.trained_at - before, effective_from=cutoff.effective_from - before)
-            for cutoff in model.cutoffs
+            replace(
+                model.cutoffs[k % LEARNED],
+                sensor_id=sensor_id,
+                trained_at=trained_at - before,
+                effective_from=from_ - before,
+            )
+            for k, sensor_id in enumerate(sensor_ids)
         )
     cloud.data.put(model_key("source-device", model.model_version), dump_model(model.model))
     cloud.sensors.put((Sensor(sensor_id, "device", MEASURES, site="north") for sensor_id in sensor_ids), 16)

@@ -297,7 +297,7 @@ def verdicts_of_production(values: Sequence[float], trained_at: datetime) -> lis
         seed=RULES.seed,
     )
     assert trained.model
-    judge = Judge(NoCutoffs(), OneModel(dump_model(trained.model)), RULES.training.run_rule)
+    judge = Judge(NoCutoffs(), OneModel(dump_model(trained.model)), RULES.training.run_rule, 5_000)
     series = Series.of(readings_of(values))
     return judge.judge(series, learned + 15, trained.cutoffs)
 

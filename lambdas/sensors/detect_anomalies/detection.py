@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+from zlib import crc32
 
 from lambdas.runtime.clock import Clock
 from lambdas.sensors.detect_anomalies.histories import GAP, Histories, History, Remembered
@@ -44,8 +45,6 @@ from overcut.sensors.judging import Series, explain, judge, usual_since
 from overcut.sensors.models import Model, load_model
 from overcut.sensors.readings import Reading, format_time
 
-# what is remembered of a sensor with one measure takes 2 KB, and 1.5 for each cutoff; with three 3 to 4 KB, and 3.5
-MAX_MEASURES_REMEMBERED = 5_000
 # a model takes 1 MB
 MAX_MODELS_REMEMBERED = 20
 # what is remembered of a sensor's readings is read again after so long, since another instance may have been handed a
@@ -97,23 +96,25 @@ class AlertRules:
 class Judge:
     """Gives readings their verdict by the cutoff that was in force when they were measured."""
 
-    def __init__(self, cutoffs: CutoffsStore, bucket: DataBucket, rule: RunRule) -> None:
+    def __init__(self, cutoffs: CutoffsStore, bucket: DataBucket, rule: RunRule, measures_remembered: int) -> None:
         self._store = cutoffs
         self._bucket = bucket
         self._rule = rule
-        self._cutoffs = Remembered[tuple[datetime, list[Cutoff], bool]](MAX_MEASURES_REMEMBERED)
+        self._cutoffs = Remembered[tuple[datetime, list[Cutoff], bool]](measures_remembered)
         self._models: OrderedDict[str, Model] = OrderedDict()
 
     def cutoffs(self, sensor_id: str, oldest: datetime, now: datetime) -> list[Cutoff]:
         """The sensor's cutoffs that readings from `oldest` on may be judged by."""
-        fetched_at, cutoffs, are_all = self._cutoffs.get(sensor_id) or (now - 2 * CACHE_FOR, [], True)
+        known = self._cutoffs.get(sensor_id)
+        fetched_at, cutoffs, are_all = known or (now - 2 * CACHE_FOR, [], True)
         if abs(now - fetched_at) >= CACHE_FOR:
             newest = self._store.newest(sensor_id, 3)
             older = [k for k, cutoff in enumerate(newest) if cutoff.effective_from <= now - CUTOFFS_REACH]
             cutoffs = newest[: older[0] + 1] if older else newest
             are_all = len(cutoffs) == len(newest) < 3
             measures = max((len(cutoff.ranges) for cutoff in cutoffs), default=0)
-            self._cutoffs.put(sensor_id, (now, cutoffs, are_all), max(1, measures))
+            fetched_at = now if known else _staggered(sensor_id, now, CACHE_FOR)
+            self._cutoffs.put(sensor_id, (fetched_at, cutoffs, are_all), max(1, measures))
         if not are_all and oldest < cutoffs[-1].effective_from:
             return self._store.since(sensor_id, oldest)
         return cutoffs
@@ -149,6 +150,7 @@ class Detector:
         sensors: SensorsStore,
         incidents: IncidentsStore,
         judge: Judge,
+        measures_remembered: int,
         phone: Phone,
         links: Links | None = None,
         clock: Clock,
@@ -166,8 +168,8 @@ class Detector:
         self._rule = rule
         self._alert_rules = alert_rules
         self._outcomes = outcomes
-        self._histories = Histories(MAX_MEASURES_REMEMBERED)
-        self._read_at = Remembered[datetime](MAX_MEASURES_REMEMBERED)
+        self._histories = Histories(measures_remembered)
+        self._read_at = Remembered[datetime](measures_remembered)
 
     def detect(self, arrivals: Sequence[Arrival], wall_now: int) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
         """Judge what arrived, sensor by sensor, and send the texts that it makes due.
@@ -270,7 +272,7 @@ class Detector:
             if head.is_open or judged[0].measured_at <= head.last_anomalous_at:
                 return False
         self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=True)
-        self._read_at.put(sensor_id, self._clock.now(), 1)
+        self._keep_read_at(sensor_id)
         return True
 
     def _read_window(
@@ -281,7 +283,7 @@ class Detector:
         series, at = self._read(sensor_id, first, last, interval, before)
         judged = self._judge.judge(series, at, self._cutoffs(sensor_id, datetime.fromtimestamp(series.times[at], UTC)))
         self._histories.put(sensor_id, series, judged, interval=interval, is_quiet=False)
-        self._read_at.put(sensor_id, self._clock.now(), 1)
+        self._keep_read_at(sensor_id)
         return judged
 
     def _read(
@@ -297,6 +299,12 @@ class Detector:
         readings, earlier = self._readings.around(sensor_id, first, last + ahead, before + WINDOW - 1, expected)
         return Series.of(readings), max(0, earlier - before)
 
+    def _keep_read_at(self, sensor_id: str) -> None:
+        now = self._clock.now()
+        self._read_at.put(
+            sensor_id, now if self._read_at.get(sensor_id) else _staggered(sensor_id, now, READ_AGAIN_AFTER), 1
+        )
+
     def _cutoffs(self, sensor_id: str, oldest: datetime) -> list[Cutoff]:
         return self._judge.cutoffs(sensor_id, oldest, self._clock.now())
 
@@ -304,19 +312,29 @@ class Detector:
         self, sensor_id: str, window: list[JudgedReading], arrivals: Sequence[Arrival], interval: timedelta
     ) -> list[Incident]:
         """Bring the sensor's incidents of every kind up to date; return those whose texts may be due now."""
+        heads = self._incidents.heads(sensor_id)
         return [
-            incident for kind in KINDS for incident in self._settle_kind(sensor_id, kind, window, arrivals, interval)
+            incident
+            for kind in KINDS
+            for incident in self._settle_kind(sensor_id, kind, heads.get(kind), window, arrivals, interval)
         ]
 
     def _settle_kind(
-        self, sensor_id: str, kind: str, window: list[JudgedReading], arrivals: Sequence[Arrival], interval: timedelta
+        self,
+        sensor_id: str,
+        kind: str,
+        head: Head | None,
+        window: list[JudgedReading],
+        arrivals: Sequence[Arrival],
+        interval: timedelta,
     ) -> list[Incident]:
-        """Decide and store until nobody has changed the sensor's head in between."""
+        """Decide and store until nobody has changed the sensor's head since it was read."""
         moments = {arrival.reading.measured_at for arrival in arrivals}
         due: set[datetime] = set()
         is_read = False
-        for _ in range(MAX_DECISIONS):
-            head = self._incidents.head(sensor_id, kind)
+        for number in range(MAX_DECISIONS):
+            if number:
+                head = self._incidents.head(sensor_id, kind)
             window = self._reaching(sensor_id, head, window, max(moments), interval)
             verdicts = [one.of_kind(kind) for one in window]
             changes = decide(head, verdicts, moments, interval, self._rule)
@@ -484,6 +502,11 @@ class Detector:
             return False
         self._incidents.owe_waiting(incident)
         return True
+
+
+def _staggered(sensor_id: str, now: datetime, period: timedelta) -> datetime:
+    """A moment up to a period before `now`: what is first read of all at once is not read again all at once, too."""
+    return now - crc32(sensor_id.encode()) / 2**32 * period
 
 
 def _texts_of_recovery(told: Mapping[str, Text], since: datetime) -> Mapping[str, Text]:

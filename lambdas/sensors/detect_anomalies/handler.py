@@ -44,6 +44,7 @@ class Settings:
     alerts_topic: str
     parked_queue: str
     clock: str
+    measures_remembered: int
     consecutive_minutes: int
     recovery_minutes: int
     stale_after_minutes: int
@@ -79,7 +80,8 @@ def dependencies() -> Dependencies:
         readings=ReadingsStore(dynamodb, settings.readings_table),
         sensors=SensorsStore(dynamodb, settings.sensors_table),
         incidents=incidents,
-        judge=Judge(CutoffsStore(dynamodb, settings.cutoffs_table), bucket, rule),
+        judge=Judge(CutoffsStore(dynamodb, settings.cutoffs_table), bucket, rule, settings.measures_remembered),
+        measures_remembered=settings.measures_remembered,
         phone=AlertsTopic(client("sns", config=PUBLISH_ONCE), settings.alerts_topic),
         links=PageLinks(incidents, settings.link_prefix, timedelta(hours=settings.link_hours)),
         clock=clock,
