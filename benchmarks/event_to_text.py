@@ -168,7 +168,7 @@ def sent_until(readings: Sequence[Reading], until: datetime) -> int:
     return sum(one.measured_at <= until for one in readings)
 
 
-def wait(count: Callable[[], int], until: int, patience: float = 120) -> None:
+def wait(count: Callable[[], int], until: int, patience: float = 120, every: float = 1) -> None:
     """Until a count is reached.
 
     Raises:
@@ -180,7 +180,7 @@ def wait(count: Callable[[], int], until: int, patience: float = 120) -> None:
             before, ends = now, time.monotonic() + patience
         if time.monotonic() > ends:
             raise SystemExit(f"it stays at {now:,} of {until:,}")
-        time.sleep(1)
+        time.sleep(every)
 
 
 def _lines(system: SensorsSystem, output: str, event: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ BEFORE: Mapping[str, Mapping[str, object]] = {
     "as it is": {},
     "judged in ten lots by two instances that take turns": {"ONE_LOT_WRITES": 0},
     "nothing remembered of a sensor": {
-        name: replace(getattr(cost, name), remembered=0) for name in ("ONE_LOT", "MANY_LOTS")
+        name: replace(getattr(cost, name), remembered=0) for name in ("ONE_LOT", "MANY_LOTS", "LARGE_LOTS")
     },
     "readings judged a quarter of a second after they came": {"LOT_SECONDS": 0.25},
     "capacity scaled to be used to seven tenths": {"UTILIZATION": 0.7},

@@ -72,7 +72,7 @@ def measure(state: Path, sensors: int, sites: int) -> Row:
         set_clock(house, BEGINS - MINUTE, 1.0)
         face = house.clock.face()
         time.sleep((RUN + 1) * 60)
-        wait(lambda: _texted(system.all_incidents()), sensors, patience=600)
+        wait(lambda: _texted(system.all_incidents()), sensors, patience=600, every=15)
         incidents = system.all_incidents()
         texts = {text["message_id"]: datetime.fromisoformat(text["at"]) for text in received_texts(house.url)}
 

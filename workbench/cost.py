@@ -26,8 +26,8 @@ GB = 1e9
 MEMORY_MB, WHOLE_CORE_MB = 128, 1_769
 # what waits is handed to detect_anomalies after so many seconds, or readings
 LOT_SECONDS, LOT_READINGS = 20, 500
-# write units a second of the Readings table, up to which a provisioned one is judged in one lot
-ONE_LOT_WRITES = 100
+# write units a second of the Readings table, up to which a provisioned one is judged in one lot, and in lots of 512 MB
+ONE_LOT_WRITES, MANY_LOTS_WRITES = 100, 600
 # how long an instance of it relies on what it remembers of a sensor's readings, and of its cutoffs
 READ_AGAIN_MINUTES, CUTOFFS_AGAIN_MINUTES = 30, 10
 # a poll's log names no more readings a second
@@ -68,7 +68,7 @@ class Lots:
     remembered: int
 
 
-MANY_LOTS, ONE_LOT = Lots(10, 512, 41_200), Lots(1, 1_769, 166_900)
+ONE_LOT, MANY_LOTS, LARGE_LOTS = Lots(1, 1_769, 166_900), Lots(10, 512, 41_200), Lots(10, 1_769, 166_900)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ class Bill:
 
     @property
     def lots(self) -> Lots:
-        return ONE_LOT if self.is_provisioned and self.sensors <= 60 * ONE_LOT_WRITES else MANY_LOTS
+        if self.is_provisioned and self.sensors <= 60 * ONE_LOT_WRITES:
+            return ONE_LOT
+        return LARGE_LOTS if self.is_provisioned and self.sensors > 60 * MANY_LOTS_WRITES else MANY_LOTS
 
     @property
     def instances(self) -> float:

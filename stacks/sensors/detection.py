@@ -53,14 +53,19 @@ class Lots:
 MANY_LOTS = Lots(10, 512)
 # nothing is handed to another instance, which would have to read what it missed; it has a whole core instead
 ONE_LOT = Lots(1, 1_769)
-# write units a second, at which a new instance that remembers nothing is done with reading within two minutes
-ONE_LOT_WRITES = 100
+# each has room for what it remembers of a hundred thousand sensors
+LARGE_LOTS = Lots(10, 1_769)
+# write units a second: up to the first, an instance that is new is done with reading within two minutes; up to the
+# second, what 512 MB remember suffices
+ONE_LOT_WRITES, MANY_LOTS_WRITES = 100, 600
 
 
 def lots_of(stage: SensorsStage) -> Lots:
-    """One lot for a fleet that is known to be small enough."""
+    """By how large the fleet is known to be."""
     writes = stage.sensors.provisioned_writes
-    return ONE_LOT if writes and writes.minimum <= ONE_LOT_WRITES else MANY_LOTS
+    if writes and writes.minimum <= ONE_LOT_WRITES:
+        return ONE_LOT
+    return LARGE_LOTS if writes and writes.minimum > MANY_LOTS_WRITES else MANY_LOTS
 
 
 class Detection(Construct):

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from lambdas.sensors.detect_anomalies.detection import READ_AGAIN_AFTER
 from lambdas.sensors.poll_readings.polling import MOST_LOGGED
 from overcut.sensors.cutoffs import CACHE_FOR
+from stacks.sensors.detection import LARGE_LOTS, MANY_LOTS, MANY_LOTS_WRITES, ONE_LOT, ONE_LOT_WRITES
 from stacks.stage import Sensors
 from tests.conftest import resources_of, synthesized
 from tests.functional import test_detect_anomalies
@@ -84,7 +85,8 @@ def test_provisioned_writes_are_billed_by_the_hour_and_judged_by_one_instance() 
     # what nobody else was handed, it need not read
     assert provisioned.shares["one missed"] == 0 < found.shares["one missed"]
     # more than an instance can be handed at first are judged in lots
-    assert cost.bill(6_001, is_provisioned=True).lots == found.lots
+    of_size = {n: cost.bill(n, is_provisioned=True).lots for n in (6_000, 6_001, 36_000, 36_001)}
+    assert list(of_size.values()) == [cost.ONE_LOT, cost.MANY_LOTS, cost.MANY_LOTS, cost.LARGE_LOTS]
 
 
 def test_more_sensors_cost_more_and_the_fleets_own_part_does_not_grow() -> None:
@@ -120,6 +122,13 @@ def test_what_the_bill_knows_of_the_stack_is_as_there() -> None:
             table for table in resources_of(template, "AWS::DynamoDB::Table").values() if "StreamSpecification" in table
         )
         assert readings.get("ProvisionedThroughput", {}).get("WriteCapacityUnits") == writes
+    for known, deployed in (
+        (cost.ONE_LOT, ONE_LOT),
+        (cost.MANY_LOTS, MANY_LOTS),
+        (cost.LARGE_LOTS, LARGE_LOTS),
+    ):
+        assert known == cost.Lots(deployed.side_by_side, deployed.memory_mb, deployed.measures_remembered)
+    assert (cost.ONE_LOT_WRITES, cost.MANY_LOTS_WRITES) == (ONE_LOT_WRITES, MANY_LOTS_WRITES)
     assert timedelta(minutes=cost.READ_AGAIN_MINUTES) == READ_AGAIN_AFTER
     assert timedelta(minutes=cost.CUTOFFS_AGAIN_MINUTES) == CACHE_FOR
     assert cost.NAMED_A_SECOND == MOST_LOGGED

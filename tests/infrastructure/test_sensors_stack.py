@@ -12,10 +12,11 @@ from overcut.sensors.cohorts import TrainingRules
 from stacks.constructs.operations import Operations
 from stacks.sensors.alerting import Alerting
 from stacks.sensors.catalog import catalog_of
+from stacks.sensors.detection import LARGE_LOTS, MANY_LOTS, ONE_LOT, Lots, lots_of
 from stacks.sensors.ingestion import Ingestion
 from stacks.sensors.storage import Storage
 from stacks.sensors.training import Training
-from stacks.stage import Contact, SensorsStage, Source, Stage, read_stage
+from stacks.stage import CapacityUnits, Contact, SensorsStage, Source, Stage, read_stage
 from tests.conftest import ROOT, logical_name, resources_of, synthesized
 from tests.infrastructure.templates import functions_of, text
 from training.sensors.train import TrainingParameters
@@ -296,6 +297,15 @@ def test_the_stream_is_read_so_that_no_reading_is_lost_and_none_blocks_the_rest(
         "MaximumRecordAgeInSeconds": 6 * 3600,
         "DestinationConfig": {"OnFailure": {"Destination": "StorageData"}},
     }
+
+
+@pytest.mark.parametrize(
+    ("writes", "lots"),
+    [(None, MANY_LOTS), (1, ONE_LOT), (100, ONE_LOT), (101, MANY_LOTS), (600, MANY_LOTS), (601, LARGE_LOTS)],
+)
+def test_a_fleet_is_shared_out_by_how_large_it_is_known_to_be(writes: int | None, lots: Lots) -> None:
+    units = CapacityUnits(minimum=writes, maximum=1_000) if writes else None
+    assert lots_of(with_sensors(read_stage("dev"), provisioned_writes=units)) == lots
 
 
 def text_of_leaves(value: Any) -> Any:
