@@ -645,10 +645,28 @@ def test_two_instances_that_take_turns_open_one_incident(plant: Plant) -> None:
         (reading,) = hot(minute, minute) if minute < 8 else usual(minute, minute)
         plant.store([reading])
         plant.set_clock(at(minute))
-        instances[minute % 2].detect([Arrival(reading, at(minute))], 1_000)
+        list(instances[minute % 2].detect([Arrival(reading, at(minute))], 1_000))
     found = plant.one_incident()
     assert (found.first_anomalous_at, found.opened_at, found.last_anomalous_at) == (at(0), at(4), at(7))
     assert len(plant.texts()["day"]) == 1
+
+
+def test_the_first_text_of_a_place_does_not_wait_until_the_rest_of_a_storm_is_judged(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [plant.add(f"unit-{k}", site=f"Plant {k % 2}", history=120) for k in range(6)]
+    judge_one, texts_before = Detector._detect_one, []
+
+    def watched(detector: Detector, sensor_id: str, arrivals: Sequence[Arrival]) -> list[Incident]:
+        texts_before.append(len(plant.texts().get("day", [])))
+        return judge_one(detector, sensor_id, arrivals)
+
+    monkeypatch.setattr(Detector, "_detect_one", watched)
+    plant.arrive([reading for name in names for reading in hot(0, 4, name)])
+    # each of the two places is told of before the next sensor is judged; the others are for the sweep
+    assert texts_before == [0, 1, 1, 0, 0, 0]
+    assert plant.texts() == {}
+    assert len(plant.incidents()) == 6
 
 
 def test_two_instances_that_decide_at_the_same_moment_open_one_incident(
@@ -668,11 +686,11 @@ def test_two_instances_that_decide_at_the_same_moment_open_one_incident(
     def overtaken(*given: Any) -> None:
         if not turns:
             turns.append("second")
-            second.detect(arrivals, 1_000)
+            list(second.detect(arrivals, 1_000))
         real(*given)
 
     monkeypatch.setattr(type(first._incidents), "open", lambda self, *given: overtaken(*given))
-    first.detect(arrivals, 1_000)
+    list(first.detect(arrivals, 1_000))
     assert turns == ["second"]
     assert plant.one_incident().opened_at == at(4)
     assert len(plant.texts()["day"]) == 1

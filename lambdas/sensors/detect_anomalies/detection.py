@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -171,24 +171,35 @@ class Detector:
         self._histories = Histories(measures_remembered)
         self._read_at = Remembered[datetime](measures_remembered)
 
-    def detect(self, arrivals: Sequence[Arrival], wall_now: int) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
+    def detect(self, arrivals: Sequence[Arrival], wall_now: int) -> Iterator[tuple[TextsOfOnePlace, SendOutcome]]:
         """Judge what arrived, sensor by sensor, and send the texts that it makes due.
 
         Args:
             arrivals: in the order of the stream; a later one replaces an earlier one of the same sensor and time.
             wall_now: the machine's time in seconds since 1970.
 
-        Returns:
+        Yields:
             What was sent, or why not.
         """
         by_sensor: dict[str, dict[datetime, Arrival]] = {}
         for arrival in arrivals:
             by_sensor.setdefault(arrival.reading.sensor_id, {})[arrival.reading.measured_at] = arrival
-        touched: list[Incident] = []
+        more: list[Incident] = []
+        places: set[str] = set()
         for sensor_id, by_time in by_sensor.items():
-            touched += self._detect_one(sensor_id, [by_time[moment] for moment in sorted(by_time)])
+            touched = self._detect_one(sensor_id, [by_time[moment] for moment in sorted(by_time)])
+            found = {incident.equipment.place for incident in touched}
+            if found <= places:
+                more += touched
+            else:
+                # the first text of a place does not wait until all of a storm is judged
+                yield from self._send(touched, wall_now)
+                places |= found
+        yield from self._send(more, wall_now)
+
+    def _send(self, incidents: Sequence[Incident], wall_now: int) -> list[tuple[TextsOfOnePlace, SendOutcome]]:
         return send_texts(
-            touched,
+            incidents,
             store=self._incidents,
             phone=self._phone,
             now=self._clock.now(),
