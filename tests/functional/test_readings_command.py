@@ -111,10 +111,8 @@ def test_a_table_says_when_it_is_not_all(typed: Any) -> None:
     shown = typed().output
     assert "2026-01-04 22:00:00" in shown
     assert "Only the first 200 are shown" in shown
-    assert (
-        "has no reading of that time"
-        in typed("--until", format_time(FIRST - MINUTE), "--since", "2020-01-01T00:00:00Z").output
-    )
+    earlier = ["--since", format_time(FIRST - 24 * 60 * MINUTE), "--until", format_time(FIRST - MINUTE)]
+    assert "has no reading of that time" in typed(*earlier).output
 
 
 @pytest.mark.parametrize(

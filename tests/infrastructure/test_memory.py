@@ -295,13 +295,13 @@ def test_detect_anomalies(site: Site, run: Run) -> None:
     readings = [
         Reading(
             sensor_id,
-            NOW - (194 - minute) * MINUTE,
+            NOW - (129 - minute) * MINUTE,
             {measure: value + 40 for measure, value in value_at(minute, of).items()}
-            if sensor_id in faulty and minute >= 190
+            if sensor_id in faulty and minute >= 125
             else value_at(minute, of),
         )
         for sensor_id in sensor_ids
-        for minute in range(195)
+        for minute in range(130)
     ]
     site.readings.put(readings)
     newest = [reading for reading in readings if reading.measured_at == NOW]
