@@ -68,7 +68,7 @@ check: setup ## format, lint, types, import contracts and every test: what CI ru
 	$(PYTEST)
 
 BENCH := ingestion memory scoring event_to_text storm sensors_training export etl_jobs_lake prediction money \
-	twenty_years set_up etl_jobs_quality detection
+	twenty_years etl_jobs_quality detection
 
 .venv/.bench: .venv/.ready
 	TMPDIR="$(CURDIR)/$(TMP)" $(UV) sync --quiet --locked --inexact --python $(PYTHON) $(NODE_GROUP) $(JAVA_GROUP) --group bench

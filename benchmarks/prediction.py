@@ -57,7 +57,8 @@ def _prepare(folder: Path) -> None:
     from workbench.simulate_job_runs import draw_jobs, simulate_jobs
 
     began = date(2026, 1, 1)
-    runs = simulate_jobs(draw_jobs(JOBS, days=DAYS, seed=1), started_on=began, days=DAYS, seed=1).runs
+    jobs = draw_jobs(JOBS, days=DAYS, seed=1)
+    runs = list(simulate_jobs(jobs, started_on=began, days=DAYS, seed=1).runs)
     learned = baselines(runs)
     own = by_job(runs)
     vectors = np.concatenate([features(own[job], learned[job]).features for job in own if not learned[job].is_learning])
