@@ -89,7 +89,7 @@ def deployed(state: Path, readings: Sequence[Reading]) -> Iterator[tuple[House, 
     running = cloud.up(owner_pid=os.getpid())
     house = House(state, Console(stderr=True), running.url)
     # what was judged with no cutoff is remembered for ten minutes of the clock, which is put on past that
-    set_clock(house, BEGINS - 11 * MINUTE, 0.0)
+    _set_clock(house, BEGINS - 11 * MINUTE, 0.0)
     # where it was before, so that the stage's assembly fits again
     with Device(readings, house.clock, PORT) as device:
         try:
@@ -104,12 +104,12 @@ def deployed(state: Path, readings: Sequence[Reading]) -> Iterator[tuple[House, 
             cloud.down()
 
 
-def set_clock(house: House, shown: datetime, speed: float) -> None:
+def _set_clock(house: House, shown: datetime, speed: float) -> None:
     # what expires does so by the machine's time
     house.clock.set(ClockFace(shown.timestamp(), time.time(), speed, time.time() - BEGINS.timestamp()))
 
 
-def learned(system: SensorsSystem, sensors: int) -> None:
+def _learn(system: SensorsSystem, sensors: int) -> None:
     """Put a model of a day of three such rooms to use for all."""
     times = np.array([60 * minute for minute in range(1_440)])
     series = [SensorSeries(f"{k}", times, np.array([[value(k, m)] for m in range(1_440)])) for k in range(3)]
@@ -127,6 +127,28 @@ def learned(system: SensorsSystem, sensors: int) -> None:
     system.cutoffs.put(replace(model.cutoffs[0], sensor_id=name_of(k)) for k in range(sensors))
 
 
+def started(house: House, system: SensorsSystem, readings: Sequence[Reading], sensors: int, speed: float) -> ClockFace:
+    """What the clock shows from now on: the history is stored and judged, and the rest comes at that speed."""
+
+    def stored() -> int:
+        return int(system.sources.get("device").cursor or -1) + 1
+
+    system.start_polls()
+    wait(stored, _sent_until(readings, BEGINS - 11 * MINUTE))
+    _learn(system, sensors)
+    _set_clock(house, BEGINS - MINUTE, 0.0)
+    history = _sent_until(readings, BEGINS - MINUTE)
+    wait(stored, history)
+    wait(system.judged_readings, history)
+    _set_clock(house, BEGINS - MINUTE, speed)
+    return house.clock.face()
+
+
+def sent_at(face: ClockFace, moment: datetime) -> datetime:
+    """When the device sent what was measured at a moment, by the machine's time."""
+    return datetime.fromtimestamp(face.wall + (moment.timestamp() - face.origin) / face.speed, UTC)
+
+
 def measure(state: Path, load: int) -> dict[str, Any]:
     """Of a load: how many texts, and what they took."""
     sensors = load // SPEED
@@ -136,14 +158,7 @@ def measure(state: Path, load: int) -> dict[str, Any]:
         measures = {"temperature": "C"}
         names = map(name_of, range(sensors))
         system.sensors.put((Sensor(n, "device", measures, n, "Acme", places.get(n, "Plant")) for n in names), 4)
-        system.start_polls()
-        wait(lambda: int(system.sources.get("device").cursor or -1) + 1, sent_until(readings, BEGINS - 11 * MINUTE))
-        learned(system, sensors)
-        set_clock(house, BEGINS - MINUTE, 0.0)
-        wait(lambda: int(system.sources.get("device").cursor or -1) + 1, sent_until(readings, BEGINS - MINUTE))
-        wait(system.judged_readings, sent_until(readings, BEGINS - MINUTE))
-        set_clock(house, BEGINS - MINUTE, SPEED)
-        face = house.clock.face()
+        face = started(house, system, readings, sensors, SPEED)
         time.sleep((LIVE + 1) * 60 / SPEED)
         wait(system.judged_readings, len(readings))
         # the poll ends, and tells its log
@@ -164,7 +179,7 @@ def measure(state: Path, load: int) -> dict[str, Any]:
     }
 
 
-def sent_until(readings: Sequence[Reading], until: datetime) -> int:
+def _sent_until(readings: Sequence[Reading], until: datetime) -> int:
     return sum(one.measured_at <= until for one in readings)
 
 
@@ -209,8 +224,12 @@ def _hops(
     kept = [line for line in stored if parse_time(line["measured_to"]) >= incident.opened_at]
     if not (alerts and opened and kept):
         return None
-    sent = datetime.fromtimestamp(face.wall + (incident.opened_at.timestamp() - face.origin) / face.speed, UTC)
-    moments = [sent, _at(kept[0]), _at(opened[0]), min(texts[one.message_id] for one in alerts)]
+    moments = [
+        sent_at(face, incident.opened_at),
+        _at(kept[0]),
+        _at(opened[0]),
+        min(texts[one.message_id] for one in alerts),
+    ]
     return [(later - earlier) / timedelta(seconds=1) for earlier, later in pairwise(moments)]
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from benchmarks.event_to_text import (
@@ -19,10 +19,9 @@ from benchmarks.event_to_text import (
     HISTORY,
     MINUTE,
     deployed,
-    learned,
     name_of,
-    sent_until,
-    set_clock,
+    sent_at,
+    started,
     value,
     wait,
 )
@@ -63,31 +62,21 @@ def measure(state: Path, sensors: int, sites: int) -> Row:
         # neighbours are of different sites, so that every site is struck in the same second
         names = [(name_of(k), f"Plant {k % sites}") for k in range(sensors)]
         system.sensors.put((Sensor(name, "device", measures, name, "Acme", site) for name, site in names), 4)
-        system.start_polls()
-        wait(lambda: int(system.sources.get("device").cursor or -1) + 1, sent_until(readings, BEGINS - 11 * MINUTE))
-        learned(system, sensors)
-        set_clock(house, BEGINS - MINUTE, 0.0)
-        wait(lambda: int(system.sources.get("device").cursor or -1) + 1, sent_until(readings, BEGINS - MINUTE))
-        wait(system.judged_readings, sent_until(readings, BEGINS - MINUTE))
-        set_clock(house, BEGINS - MINUTE, 1.0)
-        face = house.clock.face()
+        face = started(house, system, readings, sensors, 1.0)
         time.sleep((RUN + 1) * 60)
         wait(lambda: _texted(system.all_incidents()), sensors, patience=600, every=15)
         incidents = system.all_incidents()
         texts = {text["message_id"]: datetime.fromisoformat(text["at"]) for text in received_texts(house.url)}
 
-    def sent(moment: datetime) -> datetime:
-        return datetime.fromtimestamp(face.wall + (moment.timestamp() - face.origin), UTC)
-
     opened: defaultdict[str, list[datetime]] = defaultdict(list)
     told: defaultdict[str, list[datetime]] = defaultdict(list)
     for incident in incidents:
-        opened[incident.equipment.place].append(sent(incident.opened_at))
+        opened[incident.equipment.place].append(sent_at(face, incident.opened_at))
         told[incident.equipment.place] += [
             texts[one.message_id] for one in incident.texts.values() if one.kind is TextKind.ALERT
         ]
     first = [(min(told[place]) - min(opened[place])) / timedelta(seconds=1) for place in opened]
-    last_reading = sent(max(one.measured_at for one in readings))
+    last_reading = sent_at(face, max(one.measured_at for one in readings))
     alerts = Counter(one.message_id for it in incidents for one in it.texts.values() if one.kind is TextKind.ALERT)
     return {
         "sensors": sensors,
