@@ -200,14 +200,7 @@ def wait(count: Callable[[], int], until: int, patience: float = 120, every: flo
 
 def _lines(system: SensorsSystem, output: str, event: str) -> list[dict[str, Any]]:
     """A function's log lines of one kind, in order."""
-    found = []
-    config = system._client("lambda").get_function(FunctionName=system._outputs[output])["Configuration"]
-    pages = system._client("logs").get_paginator("filter_log_events")
-    for page in pages.paginate(logGroupName=config["LoggingConfig"]["LogGroup"]):
-        for line in (one["message"] for one in page["events"] if f'"{event}"' in one["message"]):
-            told = json.loads(line)
-            if told.get("message") == event:
-                found.append(told)
+    found = (line for line in system.logged(output, f'"{event}"') if line.get("message") == event)
     return sorted(found, key=lambda line: str(line["timestamp"]))
 
 

@@ -220,13 +220,12 @@ class SensorsSystem(DeployedPipeline):
     def judged_readings(self) -> int:
         """How many readings detect_anomalies was handed, by the metrics in its log; repeats count again."""
         counted = ("ReadingsJudged", "ReadingsWhileLearning")
-        lines = self.logged_by_detection('"_aws"')
+        lines = self.logged("DetectAnomalies", '"_aws"')
         return sum(int(sum(line.get(outcome, [0]))) for line in lines for outcome in counted)
 
-    def logged_by_detection(self, part: str) -> Iterator[dict[str, Any]]:
-        """The lines of detect_anomalies' log that hold some text, all of them JSON."""
-        function = self._outputs["DetectAnomalies"]
-        config = self._client("lambda").get_function(FunctionName=function)["Configuration"]
+    def logged(self, output: str, part: str) -> Iterator[dict[str, Any]]:
+        """The lines of a function's log that hold some text, all of them JSON; `output` of the stack names it."""
+        config = self._client("lambda").get_function(FunctionName=self._outputs[output])["Configuration"]
         pages = (
             self._client("logs")
             .get_paginator("filter_log_events")
