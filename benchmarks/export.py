@@ -3,6 +3,8 @@
 An hour of 300 sensors with three measures each, as `test_memory` has it: 18,000 readings, 54,000 rows. Ours is what
 export_training_set does with readings as they come; pyarrow's the same rows, compressed alike, made a table of at once
 as its manual has it, or in the same batches of a thousand. Memory is the whole process's, with the readings in it.
+
+DynamoDB exports to S3 by itself, too. Nobody can run that here: what either costs is arithmetic, ours of counted calls.
 """
 
 import io
@@ -15,11 +17,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import ratio, rounds, spread, write
+from benchmarks.measured import Row, ratio, rounds, spread, write
 from lambdas.runtime.dynamodb import in_batches
 from overcut.sensors.readings import Reading
+from workbench import cost
 
-SENSORS, MINUTES, ROUNDS = 300, 60, 7
+SENSORS, MINUTES, ROUNDS, FLEET = 300, 60, 7, 5_000
 MEASURES = ("humidity", "power", "temperature")
 ROWS = SENSORS * MINUTES * len(MEASURES)
 OURS, PYARROW = "Overcut (arro3)", "pyarrow"
@@ -37,7 +40,42 @@ def main() -> None:
         }
         for way in WAYS
     ]
-    write("export", {"": rows}, ["arro3-core", "arro3-io", "pyarrow"])
+    tables = {"": rows, f"A month of {FLEET:,} sensors, on paper, in US dollars:": on_paper(cost.bill(FLEET))}
+    write("export", tables, ["arro3-core", "arro3-io", "pyarrow"])
+
+
+def on_paper(bill: cost.Bill) -> list[Row]:
+    """What exporting a fleet costs in a month, paid by request, and how old a reading may be before it can be used."""
+    price, function = bill.prices, "export_training_set"
+
+    def asked(what: str) -> float:
+        return bill.counted(function, what) * cost.HOURS
+
+    ours = (
+        (asked("readings_reads") + asked("other_reads")) / 1e6 * price["dynamodb"]["read_units_million"]
+        + asked("other_writes") / 1e6 * price["dynamodb"]["write_units_million"]
+        + asked("s3_puts") / 1_000 * price["s3"]["puts_thousand"]
+        + bill.invocations[function] / 1e6 * price["lambda"]["requests_million"]
+        + sum(line.usd for line in bill.lines if line.what.startswith(function) or line.service == "Step Functions")
+    )
+    a_gb = price["dynamodb"]["exported_gb"]
+    a_minute_gb = bill.sensors * bill.counts["reading_bytes"] / cost.GB
+    kept_gb = a_minute_gb * cost.RETENTION_DAYS * 24 * 60
+    return [
+        {"way": OURS, "dollars": round(ours, 2), "at most old": "65 minutes", "leaves": "Parquet"},
+        {
+            "way": "DynamoDB, what is new, every 15 minutes",
+            "dollars": round(a_gb * a_minute_gb * cost.MINUTES, 2),
+            "at most old": "15 minutes, and what an export takes",
+            "leaves": "JSON or Ion",
+        },
+        {
+            "way": "DynamoDB, the whole table, every night",
+            "dollars": round(a_gb * kept_gb * cost.NIGHTS, 2),
+            "at most old": "a day, and what an export takes",
+            "leaves": "JSON or Ion",
+        },
+    ]
 
 
 def readings() -> list[Reading]:

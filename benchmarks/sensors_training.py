@@ -1,4 +1,5 @@
-"""What training a fleet of sensors takes: time, time of a core a sensor, memory, and how they grow with the fleet.
+"""What training a fleet of sensors takes: time, time of a core a sensor, memory, and how they grow with the fleet and
+with the buckets it is exported in.
 
     python -m benchmarks.sensors_training [--sensors 100] [--sensors 1000] [--sensors 10000]
 
@@ -11,11 +12,9 @@ tells time and memory. The tables are left out.
 import json
 import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
 
-from benchmarks.measured import Row, write
+from benchmarks.measured import Row, in_a_process, write
 from lambdas.sensors.stores import Sensor
 from overcut.sensors.cohorts import train_cohort
 from overcut.sensors.layout import bucket_of, readings_key
@@ -33,7 +32,9 @@ from training.sensors.train import TrainingParameters, processes_for, read_cohor
 from workbench.simulate import MEASURE, Faults, simulate_fleet
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-DAYS, UNITS, BUCKETS, HOUR = 14, 16, 16, 60
+DAYS, UNITS, HOUR = 14, 16, 60
+# those of a stage, and those that a fleet is tried with
+BUCKETS, OTHER_BUCKETS, TRIED_WITH = 16, (1, 4, 16), 1_000
 PARAMETERS = TrainingParameters(
     window_days=DAYS,
     detector="channels",
@@ -66,16 +67,16 @@ def sensor_id(number: int) -> str:
     return f"unit-{number:05d}"
 
 
-def write_objects(root: Path, sensors: int) -> None:
+def write_objects(root: Path, sensors: int, buckets: int) -> None:
     """The exported readings of a fleet."""
     readings, _ = simulate_fleet(sensors=UNITS, days=DAYS, seed=1, started_at=BEGIN, faults=Faults(per_sensor=0))
     units = np.array([reading.values[MEASURE] for reading in readings]).reshape(-1, UNITS)
     random = np.random.default_rng(2)
     shifts = random.integers(0, len(units), sensors)
     stretched, moved = random.uniform(0.7, 1.5, sensors), random.uniform(-10, 10, sensors)
-    members: list[list[int]] = [[] for _ in range(BUCKETS)]
+    members: list[list[int]] = [[] for _ in range(buckets)]
     for number in range(sensors):
-        members[bucket_of(sensor_id(number), BUCKETS)].append(number)
+        members[bucket_of(sensor_id(number), buckets)].append(number)
     for hour in range(DAYS * 24):
         began = BEGIN + timedelta(hours=hour)
         times = (int(began.timestamp()) + 60 * np.arange(HOUR)) * 1_000_000
@@ -141,16 +142,23 @@ def peak_mb(process: str) -> float:
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measured(fleets: tuple[int, ...]) -> Iterator[tuple[int, dict[str, float]]]:
-    for sensors in fleets:
-        with tempfile.TemporaryDirectory() as folder:
-            write_objects(Path(folder), sensors)
-            command = [sys.executable, "-m", "benchmarks.sensors_training", "--train", folder]
-            ran = subprocess.run(command, check=True, capture_output=True, text=True)
-        found: dict[str, float] = json.loads(ran.stdout)
-        if found["cutoffs"] != sensors:
-            raise SystemExit(f"{found['cutoffs']:.0f} of {sensors} sensors have a cutoff")
-        yield sensors, found
+def measured(sensors: int, buckets: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        write_objects(Path(folder), sensors, buckets)
+        found = in_a_process(["benchmarks.sensors_training", "--train", folder])
+    if found["cutoffs"] != sensors:
+        raise SystemExit(f"{found['cutoffs']:.0f} of {sensors} sensors have a cutoff")
+    row: Row = {
+        "sensors": sensors,
+        "buckets": buckets,
+        "minutes": found["seconds"] / 60,
+        "of these reading": found["reading_seconds"] / 60,
+        "core seconds a sensor": found["core_seconds"] / sensors,
+        "peak MB": found["peak_mb"],
+        "MB of the other processes": found["others_mb"],
+    }
+    sys.stderr.write(f"{row}\n")
+    return row
 
 
 @click.command()
@@ -161,25 +169,11 @@ def main(fleets: tuple[int, ...], folder: Path | None) -> None:
     if folder:
         click.echo(json.dumps(train(folder)))
         return
-    rows: list[Row] = []
-    before: tuple[int, float] | None = None
-    for sensors, found in measured(fleets):
-        rows.append(
-            {
-                "sensors": sensors,
-                "minutes": found["seconds"] / 60,
-                "of these reading": found["reading_seconds"] / 60,
-                "core seconds a sensor": found["core_seconds"] / sensors,
-                "peak MB": found["peak_mb"],
-                "MB of the other processes": found["others_mb"],
-                "KB a sensor more": ""
-                if before is None
-                else (found["peak_mb"] - before[1]) * 1024 / (sensors - before[0]),
-            }
-        )
-        click.echo(rows[-1])
-        before = sensors, found["peak_mb"]
-    write("sensors_training", {"": rows}, ["arro3-core", "krcf", "numpy"])
+    tables = {
+        "Fleets:": [measured(sensors, BUCKETS) for sensors in fleets],
+        "One fleet, exported in more buckets:": [measured(TRIED_WITH, buckets) for buckets in OTHER_BUCKETS],
+    }
+    write("sensors_training", tables, ["arro3-core", "krcf", "numpy"])
 
 
 if __name__ == "__main__":

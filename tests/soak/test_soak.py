@@ -1,10 +1,11 @@
 """Fifty sensors, four simulated days, a rough cloud and rough devices; then the audit. `make soak` runs it.
 
-The clock runs hundreds of times as fast as it should, so that the seconds the machine takes from the device to the
-text would count as hours. A delay is therefore put together: from the onset to the reading that completes the run, by
-their times; from the moment when the device sends it to the text, by the machine's own time, which is what it would be
-at any speed; and where another incident of the same place and contact was told less than `group_minutes` before, the
-rest of these, and a minute for the sweep.
+The fleet is not new: what it measured in the two weeks before lies exported, as training reads it. The clock runs
+hundreds of times as fast as it should, so that the seconds the machine takes from the device to the text would count as
+hours. A delay is therefore put together: from the onset to the reading that completes the run, by their times; from the
+moment when the device sends it to the text, by the machine's own time, which is what it would be at any speed; and
+where another incident of the same place and contact was told less than `group_minutes` before, the rest of these, and a
+minute for the sweep.
 """
 
 import json
@@ -13,20 +14,24 @@ import random
 import signal
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from lambdas.runtime.clock import ClockFace
+from lambdas.sensors.export_training_set.exporting import readings_to_parquet
 from lambdas.sensors.stores import Sensor
 from overcut.sensors.auditing import detected, percentile
 from overcut.sensors.incidents import Incident, TextKind
+from overcut.sensors.layout import bucket_of, hour_of, readings_key
 from overcut.sensors.readings import Reading, format_time
 from stacks.stage import phone_parameter
 from tests.soak.rough import Driven, Outage, RoughTape, rough_events
@@ -43,6 +48,8 @@ pytestmark = pytest.mark.soak
 
 SEED = 5
 SENSORS, SITES, DAYS = 50, 10, 4
+# days before, of which only the exports are left; with the first of the four, as long as training looks back
+HISTORY_DAYS = 13
 SOURCES = ("north", "south")
 STARTED_AT = datetime(2026, 3, 2, tzinfo=UTC)
 LIVE_FROM = STARTED_AT + timedelta(days=1)
@@ -162,9 +169,10 @@ def _emulator(launcher: int) -> int:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What there is, what it measures, and what is wrong with it."""
+    """What there is, what it measured before and measures, and what is wrong with it."""
 
     sensors: Sequence[Sensor]
+    history: Sequence[Reading]
     readings: Sequence[Reading]
     labels: Sequence[Label]
     tapes: Mapping[str, RoughTape]
@@ -172,14 +180,16 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
-    readings, labels = simulate_fleet(
+    everything, labels = simulate_fleet(
         sensors=SENSORS,
-        days=DAYS,
+        days=HISTORY_DAYS + DAYS,
         seed=SEED,
-        started_at=STARTED_AT,
+        started_at=STARTED_AT - timedelta(days=HISTORY_DAYS),
         faults=Faults(per_sensor=4, kinds=("step", "compoff")),
-        fault_free_days=1.0,
+        fault_free_days=HISTORY_DAYS + 1.0,
     )
+    begins = bisect_left(everything, STARTED_AT, key=attrgetter("measured_at"))
+    history, readings = everything[:begins], everything[begins:]
     names = sorted({reading.sensor_id for reading in readings})
     sensors = [
         Sensor(
@@ -207,7 +217,7 @@ def fleet() -> Fleet:
         source: RoughTape(rough_events([r for r in readings if source_of[r.sensor_id] == source], outages, rng))
         for source in SOURCES
     }
-    return Fleet(sensors, readings, labels, tapes)
+    return Fleet(sensors, history, readings, labels, tapes)
 
 
 @pytest.fixture(scope="module")
@@ -242,12 +252,23 @@ def soak(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soa
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(UUID=mapping["UUID"], BatchSize=BATCH)
     system = SensorsSystem(house.outputs[STACK], house.session, house.url)
-    system.sensors.put(fleet.sensors, house.stage.with_sensors().sensors.export_buckets)
+    buckets = house.stage.with_sensors().sensors.export_buckets
+    system.sensors.put(fleet.sensors, buckets)
+    _put_history(system, fleet.history, buckets)
     running_soak = Soak(house, system, devices, fleet.tapes, driven, random.Random(SEED), _emulator(running.pid))
     yield running_soak
     for device in running_soak.devices.values():
         device.stop()
     cloud.down()
+
+
+def _put_history(system: SensorsSystem, history: Sequence[Reading], buckets: int) -> None:
+    """What export_training_set would have left of it."""
+    objects = defaultdict(list)
+    for reading in history:
+        objects[readings_key(hour_of(reading.measured_at), bucket_of(reading.sensor_id, buckets))].append(reading)
+    for key, of_object in sorted(objects.items()):
+        system.bucket.put(key, readings_to_parquet(of_object)[0])
 
 
 def _train(soak: Soak, name: str) -> None:
