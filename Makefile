@@ -67,7 +67,7 @@ check: setup ## format, lint, types, import contracts and every test: what CI ru
 	.venv/bin/lint-imports --no-cache
 	$(PYTEST)
 
-BENCH := ingestion memory scoring event_to_text storm sensors_training export etl_jobs_lake prediction money \
+BENCH := set_up ingestion memory scoring event_to_text storm sensors_training export etl_jobs_lake prediction money \
 	twenty_years etl_jobs_quality detection
 
 .venv/.bench: .venv/.ready
