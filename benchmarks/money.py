@@ -27,9 +27,12 @@ BEFORE: Mapping[str, Mapping[str, object]] = {
 
 
 def main() -> None:
-    write(
-        "money", {"A month, in US dollars:": list(_fleets()), "5,000 sensors, were it otherwise:": list(_otherwise())}
-    )
+    tables = {
+        "A month, in US dollars:": list(_fleets()),
+        "A sensor's share of a month, with provisioned_writes:": list(_shares()),
+        "5,000 sensors, were it otherwise:": list(_otherwise()),
+    }
+    write("money", tables)
 
 
 def _fleets() -> Iterator[Row]:
@@ -42,6 +45,18 @@ def _fleets() -> Iterator[Row]:
             "a thousand sensors": round(1_000 * provisioned.total / sensors, 2),
             "CloudWatch": round(CLOUDWATCH_USD * sensors, 2),
             "CloudWatch over ours": round(CLOUDWATCH_USD * sensors / provisioned.total, 1),
+        }
+
+
+def _shares() -> Iterator[Row]:
+    for sensors in FLEETS:
+        _, bill = _bills(sensors)
+        yield {
+            "sensors": f"{sensors:,}",
+            "cents": round(100 * bill.total / sensors, 2),
+            "seconds that functions run": round(sum(map(bill.seconds, cost.FUNCTIONS)) / sensors),
+            "of that, seconds of a core": round(bill.a_month("cpu_ms") / 1_000 / sensors),
+            "calls of AWS": round(bill.a_month("calls") / sensors),
         }
 
 

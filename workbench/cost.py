@@ -179,13 +179,13 @@ class Bill:
         number = sum(self.invocations.values())
         yield Line("Lambda", "invocations", number, number / 1e6 * price["requests_million"])
         for function in FUNCTIONS:
-            gb_seconds = self._seconds(function) * self._memory_mb(function) / 1024
+            gb_seconds = self.seconds(function) * self._memory_mb(function) / 1024
             yield Line("Lambda", f"{function}, GB-seconds", gb_seconds, gb_seconds * price["gb_second_arm64"])
 
     def _memory_mb(self, function: str) -> int:
         return self.lots.memory_mb if function == "detect_anomalies" else MEMORY_MB
 
-    def _seconds(self, function: str) -> float:
+    def seconds(self, function: str) -> float:
         """How long a function runs in a month: its own work at its share of a core, and its calls."""
         if function == "poll_readings":
             return self.invocations[function] * ASSUMED["a poll holds its stream for seconds"]
