@@ -18,8 +18,10 @@ NODE_GROUP := $(if $(NODE_FITS),,--group node)
 # and Spark wants Java 17 or 21
 JAVA_FITS := $(shell java -XshowSettings:properties -version 2>&1 | grep -qE 'java.specification.version = (17|21)$$' && echo yes)
 JAVA_GROUP := $(if $(JAVA_FITS),,--group java)
-# a file's tests share what they set up, so they stay together
-PYTEST := .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# a file's tests share what they set up, so they stay together; those of the embedded cloud come first, since they take
+# longest, and wait much: one more than there are cores keeps these busy
+WORKERS := $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
+PYTEST := .venv/bin/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test stream faults soak docs check benchmark sbom keep-release format clean
