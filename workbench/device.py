@@ -322,6 +322,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%X\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
 
+class _UntilNow(FileClock):
+    """A clock that is ahead of nobody: no device sends what it is yet to measure."""
+
+    def now(self) -> datetime:
+        return min(super().now(), datetime.now(UTC))
+
+
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--speed", type=float, default=None, help="Clock seconds a second of the machine.  [default: 60]")
@@ -350,7 +357,7 @@ def replay(
     Server-sent events are at /events, which goes on after the Last-Event-ID that a client sends; counts are at /health.
 
     A reading is sent when the clock shows its time. The clock starts at the first reading, unless --start names
-    another time; what lies before it is sent at once.
+    another time; what lies before it is sent at once. When it has caught up with the present, it goes on with that.
     """
     if clock_path is not None and (speed is not None or start_text is not None):
         raise click.ClickException("--clock brings its own time and speed: leave out --speed and --start")
@@ -368,7 +375,8 @@ def replay(
         ) from error
 
     with tempfile.TemporaryDirectory(prefix="overcut-") as folder:
-        clock = FileClock(clock_path or Path(folder) / "clock.json")
+        is_past = clock_path is None and start <= datetime.now(UTC)
+        clock = (_UntilNow if is_past else FileClock)(clock_path or Path(folder) / "clock.json")
         if clock_path is None:
             clock.set(_face(start, wall=time.time(), speed=60.0 if speed is None else speed))
         device = Device(content.readings, clock, port, host=host, heartbeat_seconds=heartbeat, loop=loop)

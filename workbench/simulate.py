@@ -29,6 +29,8 @@ FaultKind = Literal["step", "leak", "stuck", "shortcycle", "compoff", "noise"]
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 MEASURE = "temperature"
 FAULT_FREE_DAYS = 5.0
+# words for a first minute
+DAYS_AGO = {"today": 0, "last-week": 7}
 
 _DAY = 24 * 60
 # how long a fault lasts, in minutes, from and to
@@ -416,8 +418,9 @@ class _DefaultCommandGroup(click.Group):
 
 
 def _start(_: click.Context, __: click.Parameter, text: str) -> datetime:
-    if text == "today":
-        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if text in DAYS_AGO:
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=DAYS_AGO[text])
     try:
         return parse_time(text)
     except RefusedReadingError:
@@ -453,7 +456,7 @@ def simulate() -> None:
     metavar="TIME",
     default="2026-01-05T00:00:00Z",
     show_default=True,
-    help="The first minute; `today` is this day's midnight, in UTC.",
+    help="The first minute; `today` is this day's midnight in UTC, `last-week` that of seven days ago.",
 )
 @click.option(
     "--fault-free-days",

@@ -61,5 +61,9 @@ def failure_reason(cause: str) -> str:
         told = json.loads(cause)
     except ValueError:
         return cause
-    found = (told.get(key) for key in ("FailureReason", "errorMessage", "Cause")) if isinstance(told, dict) else ()
+    found = (
+        (told.get(key) for key in ("FailureReason", "errorMessage", "Cause", "StateDetails"))
+        if isinstance(told, dict)
+        else ()
+    )
     return next((str(reason) for reason in found if reason), cause)

@@ -300,6 +300,31 @@ def test_replay_streams_a_file_from_the_command_line(tmp_path: Path) -> None:
     assert (health["released"], health["total"]) == (10, 60)
 
 
+def test_replay_catches_up_with_the_present_and_sends_nothing_of_the_future(tmp_path: Path) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    path = tmp_path / "fleet.csv.gz"
+    write_readings(path, [Reading("a", now + timedelta(minutes=k), {"temperature": 4.0}) for k in range(-30, 30)])
+    command = [sys.executable, "-c", "from workbench.device import replay; replay()", str(path)]
+    with subprocess.Popen(
+        [*command, "--speed", "1000000", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = urlsplit([process.stdout.readline() for _ in range(3)][-1].strip())
+            time.sleep(0.2)
+            connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)
+            connection.request("GET", "/health")
+            released = json.loads(connection.getresponse().read())["released"]
+            connection.close()
+        finally:
+            process.send_signal(2)
+    # half an hour of the past, the present minute, and the next where one has begun meanwhile
+    assert released in {31, 32}
+
+
 def test_replay_serves_where_the_local_stage_looks_for_it() -> None:
     (port,) = (option for option in replay.params if option.name == "port")
     source = read_stage("local").with_sensors().sensors.sources["device"]

@@ -125,6 +125,7 @@ def test_a_list_that_cannot_be_used_is_told_before_anything_is_asked(tmp_path: P
     ("cause", "reason"),
     [
         ('{"TrainingJobName": "t", "FailureReason": "AlgorithmError: no readings"}', "AlgorithmError: no readings"),
+        ('{"Name": "extract", "State": "FAILED", "StateDetails": "Job failed"}', "Job failed"),
         ('{"errorMessage": "no bucket", "errorType": "KeyError"}', "no bucket"),
         ("it took too long", "it took too long"),
         ("[1]", "[1]"),
