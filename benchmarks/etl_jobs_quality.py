@@ -4,16 +4,16 @@ Every technique is walked forward over the same runs with the same weekly retrai
 days never scored, and ranks the same runs; nothing sees a later run. Without a file, fleets are simulated.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from sklearn.ensemble import IsolationForest
 
+from benchmarks.measured import Row, write
 from overcut.etl_jobs.backtest import (
     NEVER_SCORED,
     RETRAIN_EVERY,
@@ -93,34 +93,36 @@ def from_median(runs: Sequence[JobRun]) -> Floats:
     return distances
 
 
-def compare(name: str, runs: Sequence[JobRun], labels: Labels, console: Console) -> None:
-    """Print what each technique reaches."""
+def compare(name: str, runs: Sequence[JobRun], labels: Labels) -> dict[str, list[Row]]:
+    """What each technique reaches, below what it is reached on."""
     scored, by_technique, weeks = scores(runs)
     labelled = np.array([(run.job_name, run.run_id) in labels for run in scored])
     names = [run.job_name for run in scored]
     starts_job = np.array([k == 0 or names[k] != names[k - 1] for k in range(len(names))])
     title = f"{name}: {len(scored):,} runs of {len(set(names))} jobs, {int(labelled.sum())} faulty, {weeks:.0f} weeks"
-    table = Table("technique", "average precision", "of Overcut's", "recall at 1 false ticket a week", title=title)
     ours = average_precision(by_technique[OURS], labelled) or float("nan")
+    rows: list[Row] = []
     for technique in TECHNIQUES:
         precision = average_precision(by_technique[technique], labelled) or 0.0
         recall = recall_at_one_false_a_week(by_technique[technique], labelled, weeks, starts_job) or 0.0
-        table.add_row(technique, f"{precision:.3f}", f"{precision / ours:.2f}", f"{recall:.3f}")
-    console.print(table)
+        figures = {"average precision": precision, "of Overcut's": precision / ours}
+        rows.append({"technique": technique, **figures, "recall at 1 false ticket a week": recall})
+    return {title: rows}
 
 
 def main(arguments: Sequence[str]) -> None:
-    console = Console()
     if arguments:
         runs, labels = (Path(path) for path in arguments)
-        compare(runs.name, read_job_runs(runs).runs, read_labels(labels), console)
+        sys.stdout.write(json.dumps(compare(runs.name, read_job_runs(runs).runs, read_labels(labels)), indent=1) + "\n")
         return
+    tables: dict[str, list[Row]] = {}
     for seed in SEEDS:
         for daily_only in (True, False):
             jobs = draw_jobs(60, days=182, seed=seed, daily_only=daily_only)
             fleet = simulate_jobs(jobs, started_on=date(2026, 1, 5), days=182, seed=seed)
-            kind = "daily" if daily_only else "every schedule"
-            compare(f"simulated, {kind}, seed {seed}", list(fleet.runs), fleet.labels, console)
+            kind = "Daily jobs" if daily_only else "Jobs of every schedule"
+            tables |= compare(f"{kind}, seed {seed}", list(fleet.runs), fleet.labels)
+    write("etl_jobs_quality", tables, ["numpy", "scikit-learn"])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from benchmarks.measured import Row, write
 from workbench import cost
 
 FLEETS = (100, 1_000, 5_000, 20_000, 100_000)
-# https://aws.amazon.com/cloudwatch/pricing/: a metric, and an alarm on its anomalies, the first tier
-CLOUDWATCH_USD = 0.30 + 0.30
+# https://aws.amazon.com/cloudwatch/pricing/: a metric, less after so many; an alarm on its anomalies
+METRIC_USD, MANY_METRICS, OF_MANY_USD, ALARM_USD = 0.30, 10_000, 0.10, 0.30
 # each saving as it was before, by what `workbench.cost` knows it by
 BEFORE: Mapping[str, Mapping[str, object]] = {
     "as it is": {},
@@ -43,9 +43,15 @@ def _fleets() -> Iterator[Row]:
             "paid by request": round(found.total, 2),
             "with provisioned_writes": round(provisioned.total, 2),
             "a thousand sensors": round(1_000 * provisioned.total / sensors, 2),
-            "CloudWatch": round(CLOUDWATCH_USD * sensors, 2),
-            "CloudWatch over ours": round(CLOUDWATCH_USD * sensors / provisioned.total, 1),
+            "CloudWatch": round(_cloudwatch(sensors), 2),
+            "CloudWatch over ours": round(_cloudwatch(sensors) / provisioned.total, 1),
         }
+
+
+def _cloudwatch(sensors: int) -> float:
+    """A metric and an alarm of each."""
+    few = min(sensors, MANY_METRICS)
+    return METRIC_USD * few + OF_MANY_USD * (sensors - few) + ALARM_USD * sensors
 
 
 def _shares() -> Iterator[Row]:
