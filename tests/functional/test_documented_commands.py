@@ -106,9 +106,9 @@ def test_the_commands_about_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_fleet_is_replayed(tmp_path: Path) -> None:
     (command,) = (one for one in COMMANDS if one.startswith("overcut replay"))
-    file = tmp_path / "today.csv.gz"
+    file = tmp_path / "fleet.csv.gz"
     assert run(f"overcut simulate {file} --sensors 1 --days 1").exit_code == 0
-    arguments = shlex.split(command.replace("today.csv.gz", str(file)))[1:]
+    arguments = shlex.split(command.replace("fleet.csv.gz", str(file)))[1:]
     with subprocess.Popen(
         [Path(sys.executable).parent / "overcut", *arguments, "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as device:
