@@ -14,10 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import Row, ratio, rounds, spread, write
+from benchmarks.measured import Row, peak_mb, ratio, rounds, spread, write
 from lambdas.runtime.dynamodb import in_batches
 from overcut.sensors.readings import Reading
 from workbench import cost
@@ -151,8 +150,7 @@ def measure(way: str) -> dict[str, float]:
     used = time.process_time()
     written = run(some)
     used = time.process_time() - used
-    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    return {"cpu_seconds": used, "peak_mb": peak, "kilobytes": round(len(written) / 1024)}
+    return {"cpu_seconds": used, "peak_mb": peak_mb(), "kilobytes": round(len(written) / 1024)}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
-from benchmarks.measured import Row, ratio, rounds, spread, write
+from benchmarks.measured import Row, peak_mb, ratio, rounds, spread, write
 from lambdas.runtime.clock import SystemClock
 from lambdas.sensors.stores import Sensor, SensorsStore, SourcesStore, _reading_item
 from overcut.sensors.readings import Reading
@@ -283,8 +283,7 @@ def measure(url: str, way: str) -> dict[str, float]:
     began, used = time.perf_counter(), time.process_time()
     run()
     seconds, cpu = time.perf_counter() - began, time.process_time() - used
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    peak = peak_mb()
     stored = boto3.client("dynamodb").describe_table(TableName="Readings")["Table"]["ItemCount"]
     if stored < EVENTS:
         raise SystemExit(f"{stored:,} of {EVENTS:,} events are in the table")

@@ -70,6 +70,12 @@ def write(name: str, tables: Mapping[str, Sequence[Row]], packages: Sequence[str
     (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+def peak_mb(process: str = "self") -> float:
+    """The most that a process has had resident. Not `ru_maxrss`, which counts what started it as well."""
+    status = (Path("/proc") / process / "status").read_text()
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def machine() -> str:
     """What this ran on."""
     information = Path("/proc/cpuinfo")

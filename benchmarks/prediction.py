@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import ratio, rounds, spread, write
+from benchmarks.measured import peak_mb, ratio, rounds, spread, write
 
 ROUNDS, JOBS, DAYS, FEW, MANY = 5, 200, 120, 16, 1_000
 OURS, PEER = "Overcut (numpy)", "scikit-learn"
@@ -106,7 +106,7 @@ def _measure(folder: Path, way: str) -> dict[str, float]:
     if not np.allclose(found, peer):
         raise SystemExit("the two give different scores")
     np.save(folder / "scores.npy", found)
-    peak = float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    peak = peak_mb()
     return {
         "start": 1_000 * (started - began),
         "few": 1_000 * (few - started),

@@ -24,7 +24,7 @@ import numpy as np
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
 
-from benchmarks.measured import Row, in_a_process, write
+from benchmarks.measured import Row, in_a_process, peak_mb, write
 from lambdas.sensors.stores import Sensor
 from overcut.sensors.cohorts import train_cohort
 from overcut.sensors.layout import bucket_of, readings_key
@@ -131,15 +131,9 @@ def train(root: Path) -> dict[str, float]:
         "reading_seconds": read - began,
         "seconds": time.perf_counter() - began,
         "core_seconds": sum(one.ru_utime + one.ru_stime for one in used),
-        "peak_mb": peak_mb("self"),
+        "peak_mb": peak_mb(),
         "others_mb": others,
     }
-
-
-def peak_mb(process: str) -> float:
-    """The most that a process has had resident. Not `ru_maxrss`, which counts what started it as well."""
-    status = (Path("/proc") / process / "status").read_text()
-    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def measured(sensors: int, buckets: int) -> Row:

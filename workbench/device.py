@@ -375,9 +375,10 @@ def replay(
         ) from error
 
     with tempfile.TemporaryDirectory(prefix="overcut-") as folder:
-        is_past = clock_path is None and start <= datetime.now(UTC)
-        clock = (_UntilNow if is_past else FileClock)(clock_path or Path(folder) / "clock.json")
-        if clock_path is None:
+        if clock_path is not None:
+            clock = FileClock(clock_path)
+        else:
+            clock = (_UntilNow if start <= datetime.now(UTC) else FileClock)(Path(folder) / "clock.json")
             clock.set(_face(start, wall=time.time(), speed=60.0 if speed is None else speed))
         device = Device(content.readings, clock, port, host=host, heartbeat_seconds=heartbeat, loop=loop)
         try:

@@ -424,7 +424,8 @@ def _start(_: click.Context, __: click.Parameter, text: str) -> datetime:
     try:
         return parse_time(text)
     except RefusedReadingError:
-        raise click.BadParameter(f"{text!r} is no time with a zone, such as 2026-01-05T00:00:00Z, nor today") from None
+        otherwise = f"such as 2026-01-05T00:00:00Z, nor {' or '.join(DAYS_AGO)}"
+        raise click.BadParameter(f"{text!r} is no time with a zone, {otherwise}") from None
 
 
 def _kinds(_: click.Context, __: click.Parameter, text: str) -> tuple[FaultKind, ...]:

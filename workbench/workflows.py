@@ -61,9 +61,7 @@ def failure_reason(cause: str) -> str:
         told = json.loads(cause)
     except ValueError:
         return cause
-    found = (
-        (told.get(key) for key in ("FailureReason", "errorMessage", "Cause", "StateDetails"))
-        if isinstance(told, dict)
-        else ()
-    )
+    if not isinstance(told, dict):
+        return cause
+    found = (told.get(key) for key in ("FailureReason", "errorMessage", "Cause", "StateDetails"))
     return next((str(reason) for reason in found if reason), cause)
